@@ -1,20 +1,26 @@
-"""A receiver in a separate process that accepts everything as fast as one core can: `python -m benchmarks.sink PORT`."""
+"""A receiver that accepts everything, as a process of its own: `python -m benchmarks.sink PORT`. As fast as one core can be.
+
+`GET` returns how many POSTs it has received.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import uvloop
 
-from .servers import serving
-
-_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+from .servers import python, serving
 
 
 class _Sink(asyncio.Protocol):
+    received = 0
+    """POSTs over all connections."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._buffer = b""
@@ -23,17 +29,44 @@ class _Sink(asyncio.Protocol):
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
-            start = head.index(b"content-length: ") + 16
-            length = int(head[start:].split(b"\r\n", 1)[0])
-            if len(self._buffer) < end + 4 + length:
-                return
+            length = 0
+            if head.startswith(b"post"):
+                start = head.index(b"content-length: ") + 16
+                length = int(head[start:].split(b"\r\n", 1)[0])
+                if len(self._buffer) < end + 4 + length:
+                    return
+                _Sink.received += 1
             self._buffer = self._buffer[end + 4 + length :]
-            self._transport.write(_ANSWER)
+            body = b"%d" % _Sink.received
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
 
-def sink() -> AbstractContextManager[int]:
-    """Run a sink inside the block; yields its port."""
-    return serving(lambda port: ("benchmarks.sink", str(port)))
+@dataclass(frozen=True)
+class Receiver:
+    """A sink that is running."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    async def received(self) -> int:
+        """How many POSTs it has received."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            return int(await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])))
+        finally:
+            writer.close()
+
+
+@contextmanager
+def sink() -> Iterator[Receiver]:
+    """Start one."""
+    with serving(lambda port: python("-m", "benchmarks.sink", str(port))) as server:
+        yield Receiver(server.port)
 
 
 async def _serve(port: int) -> None:

@@ -45,7 +45,7 @@ async def run_in_thread(work: Callable[..., T], *arguments: object) -> T:
             outcome.set_exception(error)
 
     outcome.set_running_or_notify_cancel()
-    Thread(target=run, name="queue-aside", daemon=True).start()
+    Thread(target=run, name="queue-run-in-thread", daemon=True).start()
     return await asyncio.wrap_future(outcome)
 
 
@@ -159,12 +159,12 @@ class ClaimLoop:
             await self._drain()
 
     def stop(self) -> None:
-        """Claim nothing more; `run` ends soon. Repeatable."""
+        """Claim nothing more; `run` ends soon. Idempotent."""
         self._stopping.set()
         self._wake.set()
 
     def hurry(self) -> None:
-        """Once stopped, cancel running work instead of waiting for it. May be called before `stop`. Repeatable."""
+        """Once stopped, cancel running work instead of waiting for it. May be called before `stop`. Idempotent."""
         self._grace = 0.0
         if self._stopping.is_set():
             for task in list(self._running):
@@ -189,8 +189,8 @@ class ClaimLoop:
         """The tokens of running work. May be called from another thread."""
         return list(self._running.copy().values())
 
-    async def retry_on_outage(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Call until the store accepts it. None where it keeps this no longer, or is still unreachable after `stop`."""
+    async def retry_until_stop(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Call until it succeeds. None after an error later than `stop`, or if the store has deleted the request."""
         reporter = self._reporter()
         while True:
             try:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .asgi.application import default_name, layers
+from .asgi.argument_checks import check_application, check_authenticate, check_nesting, check_route_of
 from .asgi.attach import Attachment, attached_queue
 from .asgi.lifespan import run_lifespan
+from .asgi.mount import process_objects
 from .asgi.replay import App
-from .asgi.wrapping import check_application, check_authenticate, check_nesting, check_route_of
 from .events import Observer
 from .jobs.counts import QueueCounts
-from .jobs.mount import process_objects
 from .jobs.routes import RouteOf
 from .runtime.runtime import Runtime
 from .settings import Options, Settings

@@ -9,8 +9,8 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from .backoff import parse_duration, parse_schedule
 from .errors import InvalidWebhook, SettingsError
+from .syntax.durations import parse_duration, parse_schedule
 from .syntax.hosts import canonical_authority, canonical_host, canonical_pattern, origin_of
 from .syntax.urls import encode_url
 

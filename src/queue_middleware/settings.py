@@ -240,6 +240,7 @@ def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str,
 
 
 def _variable(option: str) -> str:
+    """The variable of an option; that of `queue_app` is QUEUE_APP, so that QUEUE is not repeated."""
     return f"QUEUE_{option.removeprefix('queue_').upper()}"
 
 

@@ -172,7 +172,7 @@ async def test_ids_of_routes_survive_a_rollback(store: JobStore) -> None:
 
 
 async def test_there_are_at_most_so_many_stored_routes(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.stores.common.routes.MAX_ROWS", 4)
+    monkeypatch.setattr("queue_middleware.stores.common.route_ids.MAX_ROWS", 4)
     for number in range(6):
         await store.submit(make_job(route=f"/{number}"))
     listed = [one.route for one in (await store.page(JobFilter())).jobs]

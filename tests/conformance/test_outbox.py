@@ -46,8 +46,8 @@ async def finish(store: JobStore, url: str = A, count: int = 1) -> list[str]:
     return ids
 
 
-async def begin(store: JobStore, url: str = A, events: tuple[WebhookKind, ...] = ALL) -> Claim:
-    receipt = await store.submit(make_job(webhook=url, webhook_kinds=events), start=True)
+async def begin(store: JobStore, url: str = A, webhook_kinds: tuple[WebhookKind, ...] = ALL) -> Claim:
+    receipt = await store.submit(make_job(webhook=url, webhook_kinds=webhook_kinds), start=True)
     assert receipt.claim
     return receipt.claim
 

@@ -54,7 +54,7 @@ async def test_unstorable_text_from_a_provider(store: JobStore) -> None:
         assert claim.task
         await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
     await store.tasks.record_status(late.key, GIVEN)
-    assert (await store.tasks.record(late.request_id)).last_event == STORED
+    assert (await store.tasks.record(late.request_id)).last_status == STORED
     await store.tasks.resolve(late.key, CompletionSource.CALLBACK, make_result(failure=FAILURE))
     assert [await reason(store, claim) for claim in (early, late)] == [STORED, STORED]
 
@@ -65,8 +65,8 @@ async def test_unstorable_text_in_a_polled_status(store: JobStore, clock: Manual
     await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait(poll_in=1.0))
     clock.advance(1)
     (poll,) = await claim_polls(store)
-    assert await store.tasks.settle_poll(poll, next_in=1.0, event=GIVEN)
-    assert (await store.tasks.record(claim.request_id)).last_event == STORED
+    assert await store.tasks.settle_poll(poll, next_in=1.0, status=GIVEN)
+    assert (await store.tasks.record(claim.request_id)).last_status == STORED
 
 
 async def test_unstorable_text_in_the_error_of_a_delivery(store: JobStore) -> None:

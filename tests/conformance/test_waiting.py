@@ -11,7 +11,7 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.models import AttemptEnd, CancelOutcome, Claim, ErrorType, Failure, Job, JobState, RetryPolicy
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.task_spec import Backoff, PollConfig
-from queue_middleware.tasks.models import CompletionSource, PollCapacity, ResolveOutcome, TaskStatus, TokenKind
+from queue_middleware.tasks.models import CompletionSource, PollCapacity, ResolveOutcome, SecretIdKind, TaskStatus
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
 from tests.support.factories import (
@@ -112,7 +112,7 @@ async def test_a_handler_can_request_its_callback_url_while_it_runs(store: JobSt
     assert receipt.claim
     task = make_task(listed=False)
     assert await store.tasks.register_callback(receipt.claim, task)
-    found = await store.tasks.find(TokenKind.CALLBACK, task.callback_hash)
+    found = await store.tasks.find(SecretIdKind.CALLBACK, task.callback_hash)
     assert (found.request_id, found.state, found.task) == (receipt.request_id, JobState.RUNNING, task)
     await store.release(receipt.claim)
     (claim,) = await store.claim(1)
@@ -127,7 +127,7 @@ async def test_a_task_that_was_not_registered_yet_is_stored_with_the_attempt(sto
     task = make_task(listed=False)
     assert await store.tasks.complete_attempt(receipt.claim, task, make_response(), make_wait())
     assert await store.tasks.register_callback(receipt.claim, task) is False
-    assert (await store.tasks.find(TokenKind.CALLBACK, task.callback_hash)).state is JobState.AWAITING
+    assert (await store.tasks.find(SecretIdKind.CALLBACK, task.callback_hash)).state is JobState.AWAITING
 
 
 # --- final results
@@ -182,9 +182,9 @@ async def test_a_result_for_a_deleted_job(store: JobStore) -> None:
     with pytest.raises(UnknownRequest):
         await store.tasks.resolve(4711, CompletionSource.CALLBACK, make_result())
     with pytest.raises(UnknownRequest):
-        await store.tasks.find(TokenKind.CALLBACK, b"\0" * 32)
+        await store.tasks.find(SecretIdKind.CALLBACK, b"\0" * 32)
     with pytest.raises(UnknownRequest):
-        await store.tasks.find(TokenKind.SIGNAL, b"\0" * 32)
+        await store.tasks.find(SecretIdKind.SIGNAL, b"\0" * 32)
 
 
 @pytest.mark.parametrize("how", ["wait", "answer", "fail", "retry", "release", "lose", "cancel"])
@@ -256,10 +256,10 @@ async def test_intermediate_events_are_shown_until_the_end(store: JobStore) -> N
     claim = await waiting(store)
     await store.tasks.record_status(claim.key, "starting")
     await store.tasks.record_status(claim.key, "processing")
-    assert (await store.tasks.record(claim.request_id)).last_event == "processing"
+    assert (await store.tasks.record(claim.request_id)).last_status == "processing"
     await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
     await store.tasks.record_status(claim.key, "late")
-    assert (await store.tasks.record(claim.request_id)).last_event == "processing"
+    assert (await store.tasks.record(claim.request_id)).last_status == "processing"
 
 
 # --- time-outs
@@ -318,7 +318,7 @@ async def test_awaiting_jobs_survive_their_process(stores: Stores) -> None:
     claim = await waiting(here)
     await here.close()
     there = await stores.open()
-    found = await there.tasks.find(TokenKind.CALLBACK, claim.task.callback_hash)
+    found = await there.tasks.find(SecretIdKind.CALLBACK, claim.task.callback_hash)
     assert (found.key, found.state) == (claim.key, JobState.AWAITING)
     assert await there.tasks.resolve(found.key, CompletionSource.CALLBACK, make_result()) is ResolveOutcome.ENDED
 
@@ -328,12 +328,12 @@ async def test_a_hash_finds_the_job_until_retention_deletes_it(stores: Stores, c
     claim = await running(store, webhook=None)
     await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
     await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, make_result())
-    found = await store.tasks.find(TokenKind.SIGNAL, claim.task.signal_hash)
+    found = await store.tasks.find(SecretIdKind.SIGNAL, claim.task.signal_hash)
     assert (found.state, found.resolved_by) == (JobState.COMPLETED, CompletionSource.SIGNAL)
     clock.advance(101)
     assert await store.prune(10) == 1
     with pytest.raises(UnknownRequest):
-        await store.tasks.find(TokenKind.SIGNAL, claim.task.signal_hash)
+        await store.tasks.find(SecretIdKind.SIGNAL, claim.task.signal_hash)
 
 
 # --- polls
@@ -352,10 +352,10 @@ async def test_a_poll_is_due_on_time_with_all_that_it_needs(store: JobStore, clo
     assert (poll.deadline, poll.host) == (waits_until, "https://provider.test:443")
     assert await claim_polls(store, 5) == []
     assert poll.failures == 0
-    assert await store.tasks.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", failures=4)
+    assert await store.tasks.settle_poll(poll, next_in=3.0, status="IN_PROGRESS", failures=4)
     assert not await store.tasks.settle_poll(poll, next_in=3.0)
     assert await store.next_due(Topic.POLL) == 3.0
-    assert (await store.tasks.record(claim.request_id)).last_event == "IN_PROGRESS"
+    assert (await store.tasks.record(claim.request_id)).last_status == "IN_PROGRESS"
     clock.advance(3)
     (poll,) = await claim_polls(store, 5)
     assert (poll.number, poll.failures) == (2, 4)

@@ -17,7 +17,7 @@ from queue_middleware.errors import StoreBusy
 from queue_middleware.events import AttemptFailed, ClaimLost, Finished, JobAwaiting
 from queue_middleware.jobs.models import ErrorType
 from queue_middleware.jobs.outcomes import Outcome
-from queue_middleware.stores.common import returns
+from queue_middleware.stores.common import requeueing
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker.worker import Worker
 from tests.integration.test_callbacks import call_back, path_in
@@ -137,7 +137,7 @@ async def test_a_request_that_is_to_be_cancelled_and_would_be_handed_back(databa
 
 
 async def test_a_request_that_was_handed_back_too_often(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(returns, "MAX_FREE_RELEASES", 0)
+    monkeypatch.setattr(requeueing, "MAX_FREE_RELEASES", 0)
     recorder, handler = EventRecorder(), Handler(200)
     async with observed(database, handler, recorder, shutdown_timeout=0, max_attempts=1) as queue:
         await queue.submit("POST", "/start")

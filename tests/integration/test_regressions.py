@@ -170,7 +170,7 @@ def test_a_queue_starts_in_a_second_event_loop_if_the_first_ended_without_shutdo
     async def use() -> str:
         await runtime.start()
         runtime.check_running()
-        return (await runtime.submit(make_job())).receipt.request_id
+        return (await runtime.submit(make_job())).result.request_id
 
     assert asyncio.run(use()) != asyncio.run(use())
 

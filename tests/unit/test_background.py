@@ -235,7 +235,7 @@ async def test_settling_is_retried_after_outages(claims, events, no_pause):
             raise result
         return result
 
-    assert await loop.retry_on_outage(method) == 42
+    assert await loop.retry_until_stop(method) == 42
     assert [type(event) for event in events] == [ServiceError, ServiceError, Recovered]
 
 
@@ -248,7 +248,7 @@ async def test_settling_is_not_retried_after_a_lost_claim_or_the_stop(claims, ev
     async def method():
         raise error
 
-    assert await loop.retry_on_outage(method) is None
+    assert await loop.retry_until_stop(method) is None
     assert events == []
 
 

@@ -18,7 +18,7 @@ class Lifecycle(Protocol):
         """Start. Raises the reason why that is impossible."""
 
     async def stop(self) -> None:
-        """Stop. Repeatable."""
+        """Stop. Idempotent."""
 
     def warn(self, message: str) -> None:
         """Warn the operator."""

@@ -40,8 +40,8 @@ class NoResponse(Exception):
 class ReplayOwner(Protocol):
     """The attempt that a replay belongs to."""
 
-    async def store_part(self, number: int, data: bytes) -> None:
-        """Store a part of the response while it is being produced."""
+    async def store_chunk(self, number: int, data: bytes) -> None:
+        """Store a chunk of the response while it is being produced."""
 
     def on_response(self, outcome: StoredResponse | Failure) -> None:
         """Called once, when the response is complete or has failed."""
@@ -63,7 +63,7 @@ class Replay:
     _headers: Headers = ()
     _buffered = 0
     _size = 0
-    _parts = 0
+    _chunks = 0
     _secret: bytes | None = None
 
     def __init__(self, request: StoredRequest, limit: int, owner: Callable[[], ReplayOwner | None]) -> None:
@@ -108,7 +108,7 @@ class Replay:
             outcome: StoredResponse | Failure | None = self._buffer(message.get("body", b""))
             more = message.get("more_body", False)
             if outcome is None and self._buffered >= (FLUSH_SIZE if more else FLUSH_SIZE + 1):
-                await self._store_parts()
+                await self._store_chunks()
             if outcome is None and not more:
                 outcome = self._complete_response()
             if outcome is not None:
@@ -131,7 +131,7 @@ class Replay:
         headers, body = self._headers, b"".join(self._pieces)
         if self._secret is not None:
             headers, body = tuple((name, self._redact(value)) for name, value in headers), self._redact(body)
-        return StoredResponse(self._status or 0, headers, body, self._parts)
+        return StoredResponse(self._status or 0, headers, body, self._chunks)
 
     def _buffer(self, body: bytes) -> Failure | None:
         """Keep a piece of the response; return a failure if the response has become too large."""
@@ -147,7 +147,7 @@ class Replay:
             self._buffered += len(body)
         return None
 
-    async def _store_parts(self) -> None:
+    async def _store_chunks(self) -> None:
         """Store what is kept, except its end, in chunks of equal size. Concurrent senders wait for each other."""
         self._storing = self._storing or asyncio.Lock()
         async with self._storing:
@@ -156,8 +156,8 @@ class Replay:
             least = FLUSH_SIZE if self._secret is None else FLUSH_SIZE + len(self._secret)
             while len(data) > least and not self.is_complete:
                 if (owner := self._owner()) is not None:
-                    await owner.store_part(self._parts, data[:FLUSH_SIZE])
-                self._parts += 1
+                    await owner.store_chunk(self._chunks, data[:FLUSH_SIZE])
+                self._chunks += 1
                 data = data[FLUSH_SIZE:]
                 # Updated at once: a time limit of the application may cancel the next wait.
                 self._pieces[:taken], taken = [data], 1

@@ -9,6 +9,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from queue_middleware.jobs.models import StoredRequest
 
+from .mount import restore_mount
+
 SCOPE_KEY = "queue_middleware.request_id"
 """Key in the scope of a replay. It is not a header, because a header could be forged."""
 
@@ -36,7 +38,7 @@ def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Ma
         SCOPE_KEY: request_id,
     }
     if request.mount is not None:
-        request.mount.restore(scope)
+        restore_mount(request.mount, scope)
     if state is not None:
         scope["state"] = dict(state)
     return scope

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from queue_middleware.backoff import parse_duration
 from queue_middleware.errors import RotationRefused, SettingsError
 from queue_middleware.settings import Settings
 from queue_middleware.stores import locate
+from queue_middleware.syntax.durations import parse_duration
 from queue_middleware.webhooks.signing.keyfile import KeyFile, keys_of_option, path_of_keys
 from queue_middleware.webhooks.signing.keyring import LEAD_TIME, Key, KeyRing, KeyStatus, format_time
 

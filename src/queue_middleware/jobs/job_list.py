@@ -19,7 +19,7 @@ class JobFilter(Struct, frozen=True):
     route: str | None = None
     """As `routes.RouteTemplates` names it."""
     client: str | None = None
-    """The submitter, as in `NewJob.client`."""
+    """The client that submitted the jobs, as in `NewJob.client`."""
     error_type: ErrorType | None = None
     since: int | None = None
     """Submitted at this time or later; milliseconds since 1970."""

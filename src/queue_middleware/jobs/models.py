@@ -7,7 +7,6 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
-from .mount import Mount
 from .routes import OTHER
 from .struct import Struct
 from .task_spec import Backoff, Task
@@ -69,6 +68,15 @@ class ErrorType(StrEnum):
     """The external service reported a failure."""
 
 
+class Mount(Struct, frozen=True):
+    """What the mounts around the queue added to the scope of one request."""
+
+    app_root_path: str | None
+    path_params: dict[str, str | int | float]
+    uuids: tuple[str, ...] = ()
+    """Names of those `path_params` that are UUIDs, which are stored as texts."""
+
+
 class StoredRequest(Struct, frozen=True):
     """An HTTP request as it is replayed: only what the application may see."""
 
@@ -111,7 +119,7 @@ class NewJob(Struct, frozen=True):
 
     request: StoredRequest
     client: str
-    """The client that limits count: `IDENTITY_PREFIX` and the submitter identity, otherwise the network address."""
+    """Names the client for its limits: `IDENTITY_PREFIX` and the submitter identity, otherwise the network address."""
     retry: RetryPolicy
     priority: int = Priority.NORMAL
     start_timeout: float | None = None
@@ -147,7 +155,7 @@ class Claim(Struct, frozen=True):
     """As in `NewJob.route`."""
 
 
-class Receipt(Struct, frozen=True):
+class SubmitResult(Struct, frozen=True):
     """What the store returns for a submission."""
 
     request_id: str
@@ -217,7 +225,7 @@ class Job(Struct, frozen=True):
     """HTTP status of the response; only if completed."""
     failure: Failure | None
     client: str = ""
-    """The submitter, as in `NewJob.client`."""
+    """The client that submitted the job, as in `NewJob.client`."""
     is_listed_task: bool = False
     """Whether the job was created as a task, which decides the format of its webhook."""
 

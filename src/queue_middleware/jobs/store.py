@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from queue_middleware.errors import QueueError
 
@@ -26,13 +26,14 @@ from .models import (
     JobSnapshot,
     NewJob,
     Progress,
-    Receipt,
     RescuedJob,
     StoredResponse,
+    SubmitResult,
 )
 from .outcomes import LossReason
 
-OnStored = Callable[[bool | QueueError], None]
+T = TypeVar("T")
+OnResult = Callable[[T | QueueError], None]
 """Called in the event loop with the result of a method, or with the error that prevented it."""
 
 
@@ -64,8 +65,8 @@ class JobStore(Protocol):
 
     def submit(
         self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[Receipt]:
-        """Store a job. With `start`, and if no other job is queued, the same transaction claims it: `Receipt.claim`.
+    ) -> Awaitable[SubmitResult]:
+        """Store a job. With `start`, and if no other job is queued, the same transaction claims it: `SubmitResult.claim`.
 
         `on_claim` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
         stopped waiting: a claimed job has to be run.
@@ -107,14 +108,14 @@ class JobStore(Protocol):
     def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
         """Store chunk `number` of the response while it is being produced."""
 
-    def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """Store the application's response, end the job, and make its webhook due, in one transaction.
 
-        A repeated call with the same claim returns True again and changes nothing; the same holds for `fail`. `on_stored` is
+        A repeated call with the same claim returns True again and changes nothing; the same holds for `fail`. `on_result` is
         called in the event loop with the result or the error, whether or not the returned awaitable is awaited.
         """
 
-    def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """End the job without a response, as cancelled if `failure` is `CLIENT_CANCELLED`, and make its webhook due."""
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:

@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
         return self._response_body
 
     def read(self, *, on: bool) -> None:
-        """Resume or pause reading. Repeatable."""
+        """Resume or pause reading. Idempotent."""
         if self._transport is not None and not self._transport.is_closing():
             if on:
                 self._transport.resume_reading()
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def abort(self) -> None:
-        """Close the connection at once. Repeatable."""
+        """Close the connection at once. Idempotent."""
         if self._transport is not None:
             self._transport.abort()
 

@@ -74,7 +74,7 @@ class Maintenance:
                 await wait_for(self._wake, TICK)
 
     def stop(self) -> None:
-        """End. Repeatable."""
+        """End. Idempotent."""
         self._stopping.set()
         self._wake.set()
 
@@ -96,7 +96,7 @@ class Maintenance:
         return first_error
 
     def report_complaint(self) -> None:
-        """Report why nothing can be stored, once for as long as that is so, even if nothing is being stored. Repeatable."""
+        """Report why nothing can be stored, once for as long as that is so, even if nothing is being stored. Idempotent."""
         complaint = self._complaint()
         if complaint is None:
             self._reported_complaint = ""
@@ -106,7 +106,7 @@ class Maintenance:
             self._database_errors.met(complaint, TICK)
 
     async def warn(self) -> None:
-        """Report each warning once for as long as it applies. Repeatable."""
+        """Report each warning once for as long as it applies. Idempotent."""
         warnings = await run_in_thread(self._warnings)
         for message in warnings:
             if message not in self._reported_warnings:

@@ -138,7 +138,7 @@ class Runtime:
             self._running.stores.database.detach_after_fork()
 
     async def stop(self) -> None:
-        """Drain, hand back, close. Repeatable."""
+        """Drain, hand back, close. Idempotent."""
         if self._starts == 0 or self._main is None:
             return
         self._starts -= 1
@@ -212,19 +212,19 @@ class Runtime:
         submission = Submission(worker)
         try:
             if not worker.reserve(new):
-                receipt = await store.submit(new)
+                result = await store.submit(new)
             else:
                 try:
                     storing = store.submit(new, start=True, on_claim=submission.claimed)
                 except BaseException:
                     submission.claimed(None)
                     raise
-                receipt = await storing
+                result = await storing
         except BaseException:
             submission.close()
             raise
-        submission.receipt = receipt
-        self._emit(Submitted(receipt.request_id, new.route, new.request.raw_path.decode("latin-1")))
+        submission.result = result
+        self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
 
     async def job(self, request_id: str) -> Job:
@@ -265,11 +265,11 @@ class Runtime:
 
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
         """The task to submit with a job that may wait for an external service."""
-        return self.services.callback_tokens.new_task(spec, listed=listed)
+        return self.services.secret_ids.new_task(spec, listed=listed)
 
-    def tokens_of(self, task: Task) -> tuple[str, str]:
+    def secret_ids_of(self, task: Task) -> tuple[str, str]:
         """The callback id and the signal token of a new task."""
-        return self.services.callback_tokens.of_task(task)
+        return self.services.secret_ids.of_task(task)
 
     async def task(self, request_id: str) -> TaskRecord:
         """A task with its job. Raises `UnknownRequest`."""

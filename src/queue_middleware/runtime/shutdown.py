@@ -34,7 +34,7 @@ class ShutdownSignal:
     def listen(self, send: object = None) -> None:
         """Put a handler in front of each signal handler that is installed. `send` is the `send` of a connection.
 
-        Repeatable, and has to be repeated: a server that starts later replaces our handlers with its own. A signal without a
+        Idempotent, and has to be repeated: a server that starts later replaces our handlers with its own. A signal without a
         Python handler is left alone: it ends the process at once, or is ignored.
         """
         if self._hypercorn is None and (wait := _hypercorn_event(send)) is not None:
@@ -70,7 +70,7 @@ class ShutdownSignal:
         return handle
 
     def close(self) -> None:
-        """Restore the previous handlers, except where ours have been replaced since. Repeatable."""
+        """Restore the previous handlers, except where ours have been replaced since. Idempotent."""
         if self._hypercorn is not None:
             self._hypercorn.cancel()
         if threading.current_thread() is not threading.main_thread():

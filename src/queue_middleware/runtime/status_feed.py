@@ -87,7 +87,7 @@ class Subscription:
         self._changed.set()
 
     def end(self) -> None:
-        """End the subscription. Repeatable."""
+        """End the subscription. Idempotent."""
         self.ended = True
         self._changed.set()
 
@@ -126,7 +126,7 @@ class StatusFeed:
                 await asyncio.sleep(pause)
 
     def stop(self) -> None:
-        """End, with every subscription. Repeatable."""
+        """End, with every subscription. Idempotent."""
         self.stopped = True
         self._changed.set()
         if self._timer is not None:

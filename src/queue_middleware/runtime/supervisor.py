@@ -20,11 +20,11 @@ from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings, stray_variables
 from queue_middleware.stores import Stores, open_stores
 from queue_middleware.tasks.callback_auth import CallbackVerifier
-from queue_middleware.tasks.callback_tokens import CallbackTokens, callback_secrets
 from queue_middleware.tasks.callbacks import CallbackHandler
 from queue_middleware.tasks.completion_format import CompletionFormat
 from queue_middleware.tasks.polling.poller import Poller
 from queue_middleware.tasks.polling.request import PollClient
+from queue_middleware.tasks.secret_ids import SecretIds, callback_secrets
 from queue_middleware.tasks.target import TargetResolver
 from queue_middleware.webhooks.admin import WebhookAdmin
 from queue_middleware.webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
@@ -77,8 +77,8 @@ class Supervisor:
         await key_reloader.open()
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
-        tokens = CallbackTokens(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
-        self = cls(app, settings, stores, key_reloader, outbound, tokens, callback_verifier, routes, emit, seconds)
+        secret_ids = SecretIds(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
+        self = cls(app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -93,7 +93,7 @@ class Supervisor:
         stores: Stores,
         key_reloader: KeyReloader,
         outbound: HTTPClient,
-        callback_tokens: CallbackTokens,
+        secret_ids: SecretIds,
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
@@ -103,9 +103,9 @@ class Supervisor:
         self._emit = emit
         self.stores = stores
         self.key_reloader = key_reloader
-        self.callback_tokens = callback_tokens
+        self.secret_ids = secret_ids
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
-        targets = TargetResolver(app, outbound, callback_tokens, settings)
+        targets = TargetResolver(app, outbound, secret_ids, settings)
         self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock)
         self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
         self.webhook_admin = WebhookAdmin(webhooks, emit)
@@ -113,7 +113,7 @@ class Supervisor:
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
         self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock)
-        self._poller = Poller(jobs, tasks, PollClient(outbound, settings), callback_tokens, emit, clock=clock)
+        self._poller = Poller(jobs, tasks, PollClient(outbound, settings), secret_ids, emit, clock=clock)
         database = stores.database
         self._maintenance = Maintenance(jobs, tasks, emit, database.warnings, self._tokens, database.storage_error)
 

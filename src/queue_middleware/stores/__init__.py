@@ -49,7 +49,7 @@ class Database(Protocol):
         """Create or migrate the database, and start. Raises `StoreError` with the reason when it cannot be used."""
 
     async def close(self) -> None:
-        """Finish pending writes, release the claims that this process still holds, then close everything. Repeatable."""
+        """Finish pending writes, release the claims that this process still holds, then close everything. Idempotent."""
 
     def detach_after_fork(self) -> None:
         """In a forked child: close the descriptors that belong to the parent without affecting the parent."""

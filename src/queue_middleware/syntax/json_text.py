@@ -46,12 +46,8 @@ class Unparsable(bytes):
         return self.decode("ascii", "replace")
 
 
-def is_json(text: bytes) -> bool:
-    """Whether a text is JSON by the definition of this module."""
-    return _is_json(strip_bom(text))
-
-
 def _is_json(text: bytes) -> bool:
+    """Whether a text without byte order mark is JSON by the definition of this module."""
     try:
         return (text.isascii() or bool(text.decode("utf-8"))) and _is_simple(text)
     except UnicodeDecodeError:

@@ -18,10 +18,10 @@ from queue_middleware.jobs.states import FINAL
 from queue_middleware.syntax.json_text import MISSING, read_json, strip_bom
 
 from .callback_auth import CallbackVerifier
-from .callback_tokens import is_token, token_hash
-from .models import CompletionSource, ExternalResult, PendingJob, ResolveOutcome, TokenKind
+from .models import CompletionSource, ExternalResult, PendingJob, ResolveOutcome, SecretIdKind
 from .polling.response import Failed, Running, error_text, read_callback
 from .polling.templates import read_path
+from .secret_ids import hash_of_id, is_secret_id
 from .store import TaskStore
 
 _SECOND_LOOKUP_DELAY = 0.25
@@ -43,7 +43,7 @@ class CallbackHandler:
 
     async def receive_callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
         """Receive a callback. Raises `VerificationError`, `BadRequest` for a body that is not JSON, and `AlreadyEnded`."""
-        job = await self.find_job(TokenKind.CALLBACK, callback_id)
+        job = await self.find_job(SecretIdKind.CALLBACK, callback_id)
         spec = job.task.spec
         await self._verifier.verify(spec.target, headers, body)
         if _has_ended(job, CompletionSource.CALLBACK):
@@ -63,23 +63,23 @@ class CallbackHandler:
 
     async def receive_signal(self, token: str, body: bytes) -> PendingJob:
         """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `receive_callback` does."""
-        job = await self.find_job(TokenKind.SIGNAL, token)
+        job = await self.find_job(SecretIdKind.SIGNAL, token)
         if not _has_ended(job, CompletionSource.SIGNAL):
             body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))
             await self._resolve(job, CompletionSource.SIGNAL, body, _as_failure(failed))
         return job
 
-    async def find_job(self, kind: TokenKind, token: str) -> PendingJob:
+    async def find_job(self, kind: SecretIdKind, secret_id: str) -> PendingJob:
         """Return the job that this secret id belongs to."""
-        if not is_token(token):
+        if not is_secret_id(secret_id):
             raise UnknownRequest(_UNKNOWN_ID)
-        hashed = token_hash(token)
+        hashed = hash_of_id(secret_id)
         try:
             job = await self._store.find(kind, hashed)
         except UnknownRequest:
             await asyncio.sleep(_SECOND_LOOKUP_DELAY)
             job = await self._store.find(kind, hashed)
-        stored = job.task.callback_hash if kind is TokenKind.CALLBACK else job.task.signal_hash
+        stored = job.task.callback_hash if kind is SecretIdKind.CALLBACK else job.task.signal_hash
         if stored is None or not hmac.compare_digest(stored, hashed):
             raise UnknownRequest(_UNKNOWN_ID)
         return job

@@ -34,7 +34,7 @@ class CompletionSource(StrEnum):
     POLL = "poll"
 
 
-class TokenKind(StrEnum):
+class SecretIdKind(StrEnum):
     """Which of a task's two secret ids is meant."""
 
     CALLBACK = "callback"
@@ -140,7 +140,7 @@ class TaskRecord(Struct, frozen=True):
     due_at: int | None
     webhook: str | None
     resolved_by: CompletionSource | None = None
-    last_event: str | None = None
+    last_status: str | None = None
     """The last status from an external service that was not final."""
     response: StoredResponse | None = None
     """The target's response or the external result; only if the task is finished and the response was requested."""

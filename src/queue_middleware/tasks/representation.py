@@ -38,7 +38,7 @@ def task_value(record: TaskRecord) -> dict[str, Any]:
         "onCompleteUrl": record.webhook,
         "delayUntil": iso_time(record.due_at) if record.status is TaskStatus.DELAYED else None,
         "retryCount": max(job.attempt - 1, 0),
-        "lastEvent": record.last_event,
+        "lastEvent": record.last_status,
         "error": error_of(record),
         "createdAt": iso_time(job.created_at),
         "startedAt": iso_time(job.started_at),

@@ -7,11 +7,11 @@ it returns.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol
 
-from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, RescuedJob, StoredResponse
+from queue_middleware.jobs.store import OnResult
 from queue_middleware.jobs.task_spec import Task
 
 from .models import (
@@ -22,15 +22,12 @@ from .models import (
     PollCapacity,
     PollClaim,
     ResolveOutcome,
+    SecretIdKind,
     TaskPage,
     TaskRecord,
     TaskStatus,
-    TokenKind,
     Wait,
 )
-
-OnResult = Callable[[AttemptEnd | QueueError | None], None]
-"""Called in the event loop with the result of `complete_attempt`, or with the error that prevented it."""
 
 
 class TaskStore(Protocol):
@@ -42,7 +39,12 @@ class TaskStore(Protocol):
         """Make a running plain job a task, because its handler requested a callback URL; False if the claim is lost."""
 
     def complete_attempt(
-        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
+        self,
+        claim: Claim,
+        task: Task,
+        outcome: StoredResponse | Failure,
+        wait: Wait | None,
+        on_result: OnResult[AttemptEnd | None] | None = None,
     ) -> Awaitable[AttemptEnd | None]:
         """End an attempt of a task, as `JobStore.complete` and `JobStore.fail` do for other jobs.
 
@@ -53,7 +55,7 @@ class TaskStore(Protocol):
 
     # --- for external services
 
-    async def find(self, kind: TokenKind, digest: bytes) -> PendingJob:
+    async def find(self, kind: SecretIdKind, digest: bytes) -> PendingJob:
         """The job whose secret id of this kind has this SHA-256. Raises `UnknownRequest`."""
 
     async def resolve(self, key: int, source: CompletionSource, result: ExternalResult) -> ResolveOutcome:

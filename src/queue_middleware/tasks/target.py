@@ -25,8 +25,8 @@ from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import matches_any, origin_of
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 
-from .callback_tokens import CallbackTokens
 from .placeholders import substitute, substitute_in_url
+from .secret_ids import SecretIds
 
 MAX_REDIRECTS = 10
 _URL_LABEL = "the target"
@@ -62,10 +62,10 @@ class ResolvedTarget(Struct, frozen=True):
 class TargetResolver:
     """Resolves targets, and builds the callback URLs that their requests hold."""
 
-    def __init__(self, app: App, outbound: HTTPClient, tokens: CallbackTokens, settings: Settings) -> None:
+    def __init__(self, app: App, outbound: HTTPClient, secret_ids: SecretIds, settings: Settings) -> None:
         self._app = app
         self._outbound = outbound
-        self._tokens = tokens
+        self._secret_ids = secret_ids
         self._settings = settings
         self._proxy_headers = ProxyHeaders(settings.proxy_headers)
 
@@ -73,7 +73,7 @@ class TargetResolver:
         """What an attempt of a task calls. Raises nothing: a target that cannot be called fails when it is called."""
         spec, callback_id, target = task.spec, None, task.spec.target
         if spec.callback:
-            callback_id = self._tokens.callback_id_of(task)
+            callback_id = self._secret_ids.callback_id_of(task)
             if callback_id is None:
                 return ResolvedTarget(_failing_app(_SECRET_MISSING), request)
             url = callback_url(spec.base_url, callback_id)
@@ -90,11 +90,11 @@ class TargetResolver:
     def new_callback_task(self, request: StoredRequest) -> Task:
         """The task that is stored for a handler that asks for its callback URL."""
         base = self._settings.public_url or request_origin(request)
-        return self._tokens.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
+        return self._secret_ids.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
     def callback_id_of(self, task: Task) -> str:
         """The callback id of a stored task. Raises `QueueError` if the secret that it was derived from is gone."""
-        callback_id = self._tokens.callback_id_of(task)
+        callback_id = self._secret_ids.callback_id_of(task)
         if callback_id is None:
             raise QueueError(_SECRET_MISSING.detail)
         return callback_id

@@ -201,7 +201,7 @@ class BodyReader:
             self._make_room(request)
 
     def done(self, request: QueueRequest[Any]) -> None:
-        """Return the memory of the request's body to the budget. Repeatable."""
+        """Return the memory of the request's body to the budget. Idempotent."""
         self._held -= request.size
         request.size = 0
 

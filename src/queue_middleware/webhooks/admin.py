@@ -54,7 +54,7 @@ class WebhookAdmin:
         return await self._outbox.attempts(delivery_id)
 
     async def receivers(self, healths: Collection[ReceiverHealth] = UNHEALTHY, limit: int = 1000) -> list[FlowRecord]:
-        """Receivers in these states of health."""
+        """Flows in these states of health."""
         return await self._outbox.receivers(healths, limit)
 
     async def redeliver(self, criteria: DeliveryFilter) -> int:

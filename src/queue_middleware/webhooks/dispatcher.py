@@ -188,11 +188,11 @@ class Dispatcher:
             wait = exponential(self._shortages, longest=_MAX_BUSY_WAIT)
         else:
             wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
-        await self._loop.retry_on_outage(lambda: self._outbox.release([delivery.token], due_in=wait))
+        await self._loop.retry_until_stop(lambda: self._outbox.release([delivery.token], due_in=wait))
 
     async def _settle(self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
         """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""
-        settled = await self._loop.retry_on_outage(
+        settled = await self._loop.retry_until_stop(
             lambda: self._outbox.settle(
                 delivery, attempt, delivered=decision.error is None, retry_in=decision.retry_in, outcome=decision.outcome
             )

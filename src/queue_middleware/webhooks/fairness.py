@@ -37,7 +37,7 @@ At least those of one flow; while deliveries to the host arrive, more, so that a
 """
 
 
-class FlowBacklog(Struct, frozen=True):
+class DueFlow(Struct, frozen=True):
     """A flow with due deliveries."""
 
     flow: str
@@ -59,7 +59,7 @@ class Allocation(Struct, frozen=True):
     """Hosts that have more due, but whose flow or host is at its limit. Hosts with an open circuit are not included."""
 
 
-def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
+def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
     """Give each flow as many as it and its host may have, in the order given, until the capacity is used up."""
     left, unproven = capacity.limit, capacity.unproven
     shares: dict[str, int] = {}
@@ -68,7 +68,7 @@ def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
     at_host = Counter[str]()
     for flow, count in capacity.busy.items():
         at_host[host_of_flow(flow)] += count
-    for one in backlogs:
+    for one in flows:
         healthy = one.health is ReceiverHealth.HEALTHY
         allowed = min(
             FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host]

@@ -34,8 +34,9 @@ BACKGROUND_LIMIT = 300.0
 class JobExecutor:
     """One attempt: claim, scope, call, response, retry decision, commit, in this order. `run` is the body of its task.
 
-    The worker and the task own the executor, and it owns its parts. What the application may keep (its context, the channels
-    of the replay) and every timer refers to it weakly, so that it is freed without the garbage collector when it is over.
+    The worker and the task own the executor, and it owns its parts, which call it through small protocols: `Occupant`,
+    `Startable`, `Abortable`, `Execution` and `ReplayOwner`. What the application may keep (its context, the channels of the
+    replay) and every timer refers to it weakly, so that it is freed without the garbage collector when it is over.
     """
 
     # Defaults that most attempts never change are in the class: an executor is made for every request.
@@ -121,8 +122,8 @@ class JobExecutor:
 
     # --- called by the replay while the application sends
 
-    async def store_part(self, number: int, data: bytes) -> None:
-        """Store a part of a large response while it is being produced."""
+    async def store_chunk(self, number: int, data: bytes) -> None:
+        """Store a chunk of a large response while it is being produced."""
         if not await self._context.retry_on_outage(lambda: self._context.store.append(self.claim, number, data)):
             self.abort(AbortReason.LOST)
 
@@ -278,7 +279,7 @@ class JobExecutor:
             self.settle_aborted()
 
     def settle_aborted(self) -> asyncio.Task[None] | None:
-        """Settle by the reason of the abort. Repeatable; returns the task that may have to be awaited."""
+        """Settle by the reason of the abort. Idempotent; returns the task that may have to be awaited."""
         if not self.is_settled:
             if (failure := failure_of(self.abort_reason, self._limit)) is not None:
                 self._settle(failure)

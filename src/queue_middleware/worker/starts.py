@@ -12,7 +12,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Protocol
 
-from queue_middleware.jobs.models import Claim, Receipt
+from queue_middleware.jobs.models import Claim, SubmitResult
 
 START_DELAY_TURNS = 4
 """Turns of the event loop between the end of `send` and the first step of an attempt.
@@ -54,7 +54,7 @@ class StartQueue:
         self._held[attempt] = None
 
     def let_begin(self, attempt: Startable) -> None:
-        """Let the attempt begin: the response to its submission is sent, or there will be none. Repeatable."""
+        """Let the attempt begin: the response to its submission is sent, or there will be none. Idempotent."""
         if attempt in self._held:
             del self._held[attempt]
             self.enqueue(attempt)
@@ -89,7 +89,7 @@ class Starter(Protocol):
         """Occupy the reserved slot with the claim, whose attempt does not begin yet; without a claim, free the slot."""
 
     def let_begin(self, attempt: Startable) -> None:
-        """Let the attempt begin. Repeatable."""
+        """Let the attempt begin. Idempotent."""
 
 
 class Submission:
@@ -98,9 +98,9 @@ class Submission:
     If an attempt was claimed with the job, it may begin on exit. Without an exit, it begins after `MAX_HOLD` seconds.
     """
 
-    __slots__ = ("_attempt", "_is_closed", "_starter", "receipt")
+    __slots__ = ("_attempt", "_is_closed", "_starter", "result")
 
-    receipt: Receipt
+    result: SubmitResult
     """Set when it is stored."""
 
     def __init__(self, starter: Starter) -> None:
@@ -115,13 +115,13 @@ class Submission:
             self._starter.let_begin(attempt)
 
     def close(self) -> None:
-        """The response is on its way, or there will be none. Repeatable."""
+        """The response is on its way, or there will be none. Idempotent."""
         self._is_closed = True
         if self._attempt is not None:
             self._starter.let_begin(self._attempt)
 
-    def __enter__(self) -> Receipt:
-        return self.receipt
+    def __enter__(self) -> SubmitResult:
+        return self.result
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()

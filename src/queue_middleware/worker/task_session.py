@@ -10,8 +10,8 @@ from typing import Self
 
 from queue_middleware.asgi.replay import App, Replay
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, StoredResponse
+from queue_middleware.jobs.store import OnResult
 from queue_middleware.jobs.task_spec import Task
-from queue_middleware.tasks.store import OnResult
 from queue_middleware.tasks.target import callback_url
 from queue_middleware.tasks.wait import decide_wait, final_outcome, limit_wait
 
@@ -68,7 +68,9 @@ class TaskSession:
         if self._registering is not None:
             await asyncio.wait((self._registering,))
 
-    def commit(self, outcome: StoredResponse | Failure, on_result: OnResult | None) -> Awaitable[AttemptEnd | None]:
+    def commit(
+        self, outcome: StoredResponse | Failure, on_result: OnResult[AttemptEnd | None] | None
+    ) -> Awaitable[AttemptEnd | None]:
         """Complete the job, or let it wait for the external service."""
         spec = self.task.spec
         wait = decide_wait(

@@ -91,7 +91,7 @@ class Worker:
         return self._slots.tokens()
 
     def stop(self) -> None:
-        """Claim nothing more. Repeatable."""
+        """Claim nothing more. Idempotent."""
         self._is_stopping = True
         self._wake.set()
 
@@ -100,7 +100,7 @@ class Worker:
         self._on_work()
 
     def hurry(self) -> None:
-        """Stop waiting for running attempts while draining: hand them back. Repeatable."""
+        """Stop waiting for running attempts while draining: hand them back. Idempotent."""
         self._is_hurried = True
         self._vacant.set()
 

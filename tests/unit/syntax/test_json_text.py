@@ -14,12 +14,13 @@ from queue_middleware.syntax.json_text import (
     MAX_SCANNED_BYTES,
     MISSING,
     Unparsable,
+    _is_json,
     _split,
     embeddable,
     encode,
-    is_json,
     parse_part,
     read_json,
+    strip_bom,
 )
 from queue_middleware.tasks.polling.templates import read_path
 
@@ -37,6 +38,10 @@ INVALID = [
     b"'a'", b"// a\n1", b"\x0c1", b"1 2", b"]", b"[", b"{", b'"', b'{"a"}', b"[}", MARK + MARK + b"1", b"\xff\xfe1\x00",
     b"[" * 100_000, b"[" * 100_000 + b"]" * 99_999, b"[" * 100_000 + b"}" + b"]" * 99_999, b'"\\ud800', b'["\\ud800",]',
 ]  # fmt: skip
+
+
+def is_json(text: bytes) -> bool:
+    return _is_json(strip_bom(text))
 
 
 @pytest.mark.parametrize("text", VALID, ids=range(len(VALID)))

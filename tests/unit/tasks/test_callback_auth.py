@@ -102,7 +102,7 @@ def test_the_option():
     assert Settings.load({}, {}).callback_keys == ()
     both = (("api.replicate.com", SECRET), ("queue.fal.run", JWKS))
     assert load(f"api.replicate.com={SECRET}, queue.fal.run={JWKS}") == both
-    with pytest.raises(SettingsError, match="QUEUE_CALLBACK_KEYS: callback_keys takes hosts") as refusal:
+    with pytest.raises(SettingsError, match="QUEUE_CALLBACK_KEYS: it takes hosts") as refusal:
         load(SECRET)
     assert SECRET not in refusal.value.detail
     CallbackVerifier(both)

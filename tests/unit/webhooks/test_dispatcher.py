@@ -107,9 +107,9 @@ class Setup:
             assert await self.store.complete(claim, outcome or StoredResponse(200, JSON, b'{"a": 1}', len(parts)))
         return receipt
 
-    async def submit(self, url: str = URL, events: tuple[WebhookKind, ...] = ()) -> str:
+    async def submit(self, url: str = URL, webhook_kinds: tuple[WebhookKind, ...] = ()) -> str:
         request = StoredRequest("POST", "", b"/", b"", (), None, None, "http", "1.1", b"")
-        new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, webhook_kinds=events)
+        new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, webhook_kinds=webhook_kinds)
         return (await self.store.submit(new)).request_id
 
     async def occupy(self, receiver: Receiver, many: int) -> None:

@@ -1,7 +1,7 @@
 from queue_middleware.webhooks.fairness import (
     FLOW_LIMITS,
     DispatchSlots,
-    FlowBacklog,
+    DueFlow,
     allocate,
     host_of_flow,
     submitter_of_flow,
@@ -14,20 +14,20 @@ def test_every_health_has_a_limit():
 
 
 def good(host, due=1):
-    return FlowBacklog(host, ReceiverHealth.HEALTHY, due, host)
+    return DueFlow(host, ReceiverHealth.HEALTHY, due, host)
 
 
 def new(host, due=1):
-    return FlowBacklog(host, ReceiverHealth.NEW, due, host)
+    return DueFlow(host, ReceiverHealth.NEW, due, host)
 
 
 def test_each_flow_has_the_limit_of_its_health():
     waiting = [
         good("g", 40),
         new("n", 5),
-        FlowBacklog("s", ReceiverHealth.SLOW, 9, "s"),
-        FlowBacklog("f", ReceiverHealth.FAILING, 9, "f"),
-        FlowBacklog("o", ReceiverHealth.OPEN, 9, "o"),
+        DueFlow("s", ReceiverHealth.SLOW, 9, "s"),
+        DueFlow("f", ReceiverHealth.FAILING, 9, "f"),
+        DueFlow("o", ReceiverHealth.OPEN, 9, "o"),
     ]
     shares = allocate(Capacity(100, 100), waiting)
     assert shares.by_flow == {"g": 16, "n": 1, "s": 4, "f": 1, "o": 1}
@@ -59,7 +59,7 @@ def test_unproven_flows_have_their_share_and_no_more():
 
 def test_more_attempts_may_be_running_than_are_allowed_now():
     """A healthy flow had sixteen attempts running, and then failed."""
-    assert allocate(Capacity(5, 5, {"f": 16}), [FlowBacklog("f", ReceiverHealth.FAILING, 9, "f")]).by_flow == {}
+    assert allocate(Capacity(5, 5, {"f": 16}), [DueFlow("f", ReceiverHealth.FAILING, 9, "f")]).by_flow == {}
 
 
 def delivery(token: int, flow: str, health: ReceiverHealth = ReceiverHealth.HEALTHY) -> DeliveryClaim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from queue_middleware.errors import QueueError
+from queue_middleware.jobs.store import OnResult
 
 from .transaction import Queries
 from .writer import Operation, P, R
@@ -19,7 +19,7 @@ class Write(Protocol):
         operation: Operation[P, R],
         payload: P,
         size: int = 0,
-        on_result: Callable[[R | QueueError], None] | None = None,
+        on_result: OnResult[R] | None = None,
     ) -> Awaitable[R]:
         """The result of the operation, once it is committed."""
 

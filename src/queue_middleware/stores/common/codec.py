@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
-from queue_middleware.jobs.models import CHUNK_SIZE, Headers, StoredRequest, WebhookKind
-from queue_middleware.jobs.mount import Mount
+from queue_middleware.jobs.models import CHUNK_SIZE, Headers, Mount, StoredRequest, WebhookKind
 from queue_middleware.jobs.task_spec import PollConfig, TaskSpec
 
 

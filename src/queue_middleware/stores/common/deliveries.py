@@ -9,7 +9,7 @@ from typing import Any
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_FLOW_LIMIT, Allocation, FlowBacklog, allocate
+from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_FLOW_LIMIT, Allocation, DueFlow, allocate
 from queue_middleware.webhooks.models import (
     Capacity,
     Claimed,
@@ -40,9 +40,9 @@ def claim(transaction: Transaction, batch: Sequence[Capacity]) -> list[Claimed]:
 def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
     now = transaction.now
     hosts = _due_hosts(transaction, capacity)
-    backlogs = _due_flows(transaction, hosts) if hosts else []
-    allocation = allocate(capacity, backlogs)
-    by_flow = {backlog.flow: backlog for backlog in backlogs}
+    due_flows = _due_flows(transaction, hosts) if hosts else []
+    allocation = allocate(capacity, due_flows)
+    by_flow = {due_flow.flow: due_flow for due_flow in due_flows}
     probed_elsewhere = _reserve_probes(transaction, [by_flow[flow] for flow in allocation.by_flow])
     served = {flow: count for flow, count in allocation.by_flow.items() if flow not in probed_elsewhere}
     claimed: list[DeliveryClaim] = []
@@ -50,8 +50,8 @@ def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
         claimed += _start_deliveries(transaction, flows, count, by_flow)
     if hosts:
         # The `next_at` of a flow without a due delivery was out of date, for instance because a delivery was postponed.
-        empty = [backlog.flow for backlog in backlogs if backlog.due == 0]
-        schedule_next(transaction, list(served), [*empty, *probed_elsewhere], _hosts_to_schedule(hosts, backlogs, allocation))
+        empty = [due_flow.flow for due_flow in due_flows if due_flow.due == 0]
+        schedule_next(transaction, list(served), [*empty, *probed_elsewhere], _hosts_to_schedule(hosts, due_flows, allocation))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
@@ -69,28 +69,30 @@ def _due_hosts(transaction: Transaction, capacity: Capacity) -> dict[str, Receiv
     return {host: ReceiverHealth(health) for host, health, _ in rows}
 
 
-def _due_flows(transaction: Transaction, hosts: dict[str, ReceiverHealth]) -> list[FlowBacklog]:
+def _due_flows(transaction: Transaction, hosts: dict[str, ReceiverHealth]) -> list[DueFlow]:
     """The due flows of these hosts, the longest due first."""
     each = max(_MIN_FLOWS_PER_HOST, min(_MAX_FLOWS_PER_HOST, _MAX_FLOWS_PER_CLAIM // len(hosts)))
     parameters = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": list(hosts), "each": each}
     rows = transaction.all("due_flows", parameters)
     rows.sort(key=lambda row: (row[3], row[0]))
-    return [FlowBacklog(flow, ReceiverHealth(health), due, host, hosts[host]) for flow, host, health, _, due in rows]
+    return [DueFlow(flow, ReceiverHealth(health), due, host, hosts[host]) for flow, host, health, _, due in rows]
 
 
-def _hosts_to_schedule(hosts: Collection[str], backlogs: Collection[FlowBacklog], allocation: Allocation) -> list[str]:
+def _hosts_to_schedule(hosts: Collection[str], due_flows: Collection[DueFlow], allocation: Allocation) -> list[str]:
     """Hosts that got a share of the capacity or have no due flow. All others stay due as they are."""
-    served = {backlog.host for backlog in backlogs if backlog.flow in allocation.by_flow or backlog.due == 0}
-    return [host for host in hosts if host in served or all(backlog.host != host for backlog in backlogs)]
+    served = {due_flow.host for due_flow in due_flows if due_flow.flow in allocation.by_flow or due_flow.due == 0}
+    return [host for host in hosts if host in served or all(due_flow.host != host for due_flow in due_flows)]
 
 
-def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog]) -> set[str]:
+def _reserve_probes(transaction: Transaction, due_flows: Collection[DueFlow]) -> set[str]:
     """Reserve the one probe that an open circuit allows, for as long as a lease. Returns the flows that others are probing."""
     until = {"now": transaction.now, "until": transaction.now + transaction.lease}
-    hosts = [backlog.host for backlog in backlogs if backlog.host_health is ReceiverHealth.OPEN]
+    hosts = [due_flow.host for due_flow in due_flows if due_flow.host_health is ReceiverHealth.OPEN]
     reserved = {row[0] for row in transaction.all("reserve_host_probes", {**until, "hosts": hosts})} if hosts else set()
-    lost = {backlog.flow for backlog in backlogs if backlog.host_health is ReceiverHealth.OPEN and backlog.host not in reserved}
-    flows = [backlog.flow for backlog in backlogs if backlog.health is ReceiverHealth.OPEN and backlog.flow not in lost]
+    lost = {
+        due_flow.flow for due_flow in due_flows if due_flow.host_health is ReceiverHealth.OPEN and due_flow.host not in reserved
+    }
+    flows = [due_flow.flow for due_flow in due_flows if due_flow.health is ReceiverHealth.OPEN and due_flow.flow not in lost]
     if flows:
         lost.update(flows)
         lost.difference_update(row[0] for row in transaction.all("reserve_flow_probes", {**until, "flows": flows}))
@@ -106,7 +108,7 @@ def _by_count(by_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
 
 
 def _start_deliveries(
-    transaction: Transaction, flows: list[str], count: int, backlogs: dict[str, FlowBacklog]
+    transaction: Transaction, flows: list[str], count: int, due_flows: dict[str, DueFlow]
 ) -> list[DeliveryClaim]:
     rows = transaction.all(
         "claim_deliveries",
@@ -122,14 +124,14 @@ def _start_deliveries(
     return [
         DeliveryClaim(
             delivery_id, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), number, data,
-            _health(backlogs[flow]), flow,
+            _health(due_flows[flow]), flow,
         )
         for _, delivery_id, token, url, host, attempt, spent, kind, number, data, flow, key, tail in rows
     ]  # fmt: skip
 
 
-def _health(backlog: FlowBacklog) -> ReceiverHealth:
-    return ReceiverHealth.OPEN if backlog.host_health is ReceiverHealth.OPEN else backlog.health
+def _health(due_flow: DueFlow) -> ReceiverHealth:
+    return ReceiverHealth.OPEN if due_flow.host_health is ReceiverHealth.OPEN else due_flow.health
 
 
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:

@@ -64,7 +64,7 @@ def correct(transaction: Transaction, batch: Sequence[FutureTimes]) -> list[None
             "latest": transaction.now + CLOCK_TOLERANCE,
         }
         if found.jobs and transaction.change("reset_far_delayed_jobs", parameters):
-            transaction.backlog.invalidate()
+            transaction.counters.invalidate()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
             parameters["keys"] = found.tasks

@@ -1,4 +1,8 @@
-"""The methods of the job port that are the same for every database: each is one operation or one read."""
+"""The methods of the job port that are the same for every database: each is one operation or one read.
+
+Each layer has its own verb for the end of an attempt. The worker settles it, the port completes or fails its job, and the
+operation `jobs.finish` writes both. A job ends when it reaches a final state in whatever way, for instance by a cancellation.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,17 @@ from queue_middleware.jobs.models import (
     JobSnapshot,
     NewJob,
     Progress,
-    Receipt,
     RescuedJob,
     StoredResponse,
+    SubmitResult,
 )
 from queue_middleware.jobs.outcomes import LossReason
-from queue_middleware.jobs.store import OnStored, Topic
+from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 
-from . import job_list, job_queries, jobs, logs, returns, submissions
+from . import job_list, job_queries, jobs, logs, requeueing, submissions
 from .codec import clean, encode_lines, encode_request
-from .operations import ended_attempt, long_request_bytes
+from .operation_costs import ended_attempt, long_request_bytes
 from .reader import Reader
 from .transaction import Queries
 from .writer import R, Writer
@@ -39,7 +43,9 @@ from .writer import R, Writer
 class CommonJobStore(ABC):
     """Base class of the job stores. The port `jobs.store.JobStore` states the contracts.
 
-    A subclass opens the database and sets `_writer` and `_reader`.
+    A subclass opens the database, sets `_writer` and `_reader`, and implements the rest of the port, such as subscriptions: it
+    is the job store, so it inherits. The stores of tasks and webhooks need only functions that write and read; the subclass
+    passes its own to them.
     """
 
     _writer: Writer
@@ -70,7 +76,7 @@ class CommonJobStore(ABC):
 
     def submit(
         self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[Receipt]:
+    ) -> Awaitable[SubmitResult]:
         """Store a job. With `start` it is claimed at once if no other job is queued."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)
@@ -114,27 +120,27 @@ class CommonJobStore(ABC):
         """Store one chunk of a response."""
         return self._writer.submit(jobs.append, (claim, number, data), len(data))
 
-    def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """End a job with a response."""
         return self._writer.submit(
-            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_stored
+            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_result
         )
 
-    def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """End a job without a response."""
-        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim), on_stored)
+        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim), on_result)
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
         """Delay a job for another attempt."""
-        return await self._writer.submit(returns.retry, (claim, round(delay * 1000), line))
+        return await self._writer.submit(requeueing.retry, (claim, round(delay * 1000), line))
 
     async def release(self, claim: Claim) -> AttemptEnd | None:
         """Queue a job again without charging its attempt."""
-        return await self._writer.submit(returns.release, claim)
+        return await self._writer.submit(requeueing.release, claim)
 
     def lose(self, claim: Claim, loss: LossReason) -> Awaitable[RescuedJob | None]:
         """Treat an attempt as one whose process was lost."""
-        return self._writer.submit(returns.lose, (claim, loss))
+        return self._writer.submit(requeueing.lose, (claim, loss))
 
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
         """Store log lines and progress."""

@@ -29,6 +29,7 @@ from queue_middleware.webhooks.models import receiver_host
 from . import task_rows
 from .bounds import within_bounds
 from .codec import clean, decode_request, decode_webhook_kinds
+from .responses import put_response
 from .transaction import Transaction
 from .webhook_events import add_started
 
@@ -48,7 +49,7 @@ def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[Claim]]:
 
 def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     promote(transaction)
-    if not transaction.backlog.queued.total():
+    if not transaction.counters.queued.total():
         return []
     parameters = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
     rows = transaction.all("claim_jobs", parameters)
@@ -57,7 +58,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     claims: list[Claim] = []
     tasks = task_rows.tasks(transaction, [row[0] for row in rows if row[10]])
     for key, tail, token, attempt, max_attempts, retries, webhook, kinds, priority, client, _, route in rows:
-        transaction.backlog.leave(priority, client)
+        transaction.counters.leave(priority, client)
         head, body, chunks = requests[key]
         if chunks:
             body = b"".join((body, *(row[0] for row in transaction.all("request_chunks", (key,)))))
@@ -69,7 +70,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             # that the queue is empty, so it is notified to claim again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
-            transaction.backlog.invalidate()
+            transaction.counters.invalidate()
             continue
         task = tasks.get(key)
         if task is not None:
@@ -85,14 +86,14 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
 
 def promote(transaction: Transaction) -> None:
     """Queue delayed jobs that are due, at their old positions; a suspect only while no other suspect is queued or running."""
-    backlog = transaction.backlog
+    counters = transaction.counters
     transaction.refresh()
-    changed = transaction.change("promote_delayed", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
-    if backlog.suspects:
+    changed = transaction.change("promote_delayed", (transaction.now,)) if counters.delayed or counters.scheduled else 0
+    if counters.suspects:
         changed += transaction.change("delete_ended_suspects")
         changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
-        backlog.invalidate()
+        counters.invalidate()
         transaction.refresh()
 
 
@@ -144,7 +145,7 @@ def _store_outcomes(transaction: Transaction, batch: Sequence[EndedAttempt]) -> 
             transaction.change("delete_response_chunks", (key,))
             transaction.change("delete_request", (key,))
         else:
-            task_rows.put_response(transaction, key, outcome)
+            put_response(transaction, key, outcome)
         if has_chunks:
             transaction.change("delete_request_chunks", (key,))
     insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
@@ -181,7 +182,7 @@ def finish_with_early_result(
     outcome = result.failure or result.response
     finish(transaction, [(key, token, webhook, outcome, True)])
     task_rows.put_external_result(transaction, key, source, result)
-    transaction.backlog.end_task()
+    transaction.counters.end_task()
     return outcome
 
 
@@ -195,7 +196,7 @@ def insert_deliveries(transaction: Transaction, ended: Sequence[tuple[int, str |
 
 def notify_next_suspect(transaction: Transaction) -> None:
     """Notify the workers after the end of a job: if it was a suspect, the next suspect may run."""
-    if transaction.backlog.suspects:
+    if transaction.counters.suspects:
         transaction.topics.add(Topic.WORK)
 
 
@@ -238,7 +239,7 @@ def end_not_running(transaction: Transaction, keys: Sequence[int], failure: Fail
     ended = transaction.all("end_not_running", columns)
     if ended:
         notify_next_suspect(transaction)
-        transaction.backlog.invalidate()
+        transaction.counters.invalidate()
         for key, _ in ended:
             transaction.change("delete_request", (key,))
             transaction.change("delete_request_chunks", (key,))

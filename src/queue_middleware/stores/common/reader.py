@@ -89,7 +89,7 @@ class Reader:
         return future
 
     async def close(self) -> None:
-        """Refuse new reads and wait for the pending ones. Repeatable."""
+        """Refuse new reads and wait for the pending ones. Idempotent."""
         self._closing = True
         await self._idle.wait()
 

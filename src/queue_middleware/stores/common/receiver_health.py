@@ -19,7 +19,7 @@ _MAX_GIVEN_UP = 500
 """Webhooks that are given up in one transaction. More are given up after the next failed probe."""
 
 Settlement = tuple[DeliveryClaim, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
-"""Delivery, attempt, whether delivered, milliseconds to the retry, outcome for the receiver, milliseconds of the schedule."""
+"""Delivery, attempt, whether delivered, milliseconds to the retry, outcome for the receiver, `give_up_after_ms`."""
 
 
 class _Known(Struct, frozen=True):
@@ -100,12 +100,12 @@ def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Se
     flows = _update(transaction, batch, found, _FLOWS)
     hosts = _update(transaction, batch, found, _HOSTS)
     settled: list[Settled] = []
-    for (delivery, *_, patience), flow, host in zip(batch, flows, hosts, strict=True):
+    for (delivery, *_, give_up_after_ms), flow, host in zip(batch, flows, hosts, strict=True):
         if flow is None or host is None:
             settled.append(Settled(held=True))
             continue
         given_up = sum(len(one.given_up) for one in settled)
-        settled.append(_settled(transaction, delivery, flow, host, patience, _MAX_GIVEN_UP - given_up))
+        settled.append(_settled(transaction, delivery, flow, host, give_up_after_ms, _MAX_GIVEN_UP - given_up))
     changed_flows = _changed(batch, flows, _FLOWS)
     changed_hosts = _changed(batch, hosts, _HOSTS)
     recovered = [host for host, (old, new) in changed_hosts.items() if _is_open(old) and not _is_open(new)]
@@ -172,14 +172,16 @@ def _is_open(known: _Known) -> bool:
     return known.record.health is ReceiverHealth.OPEN
 
 
-def _settled(transaction: Transaction, delivery: DeliveryClaim, flow: _Step, host: _Step, patience: int, limit: int) -> Settled:
+def _settled(
+    transaction: Transaction, delivery: DeliveryClaim, flow: _Step, host: _Step, give_up_after_ms: int, limit: int
+) -> Settled:
     now = transaction.now
     (old_flow, new_flow), (old_host, new_host) = [(old.record, new.record) for old, new in (flow, host)]
     given_up: tuple[DeliveryClaim, ...] = ()
-    if _has_failed_since(new_host, old_host, now - patience):
-        given_up = _give_up(transaction, delivery.host, None, now - patience, limit)
-    elif _has_failed_since(new_flow, old_flow, now - patience):
-        given_up = _give_up(transaction, delivery.host, delivery.flow, now - patience, limit)
+    if _has_failed_since(new_host, old_host, now - give_up_after_ms):
+        given_up = _give_up(transaction, delivery.host, None, now - give_up_after_ms, limit)
+    elif _has_failed_since(new_flow, old_flow, now - give_up_after_ms):
+        given_up = _give_up(transaction, delivery.host, delivery.flow, now - give_up_after_ms, limit)
     until = max(new_flow.open_until or now, new_host.open_until or now)
     return Settled(
         held=True,

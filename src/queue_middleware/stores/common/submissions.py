@@ -11,7 +11,7 @@ import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
 from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_random_part
-from queue_middleware.jobs.models import Claim, JobState, NewJob, Receipt
+from queue_middleware.jobs.models import Claim, JobState, NewJob, SubmitResult
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
@@ -48,12 +48,12 @@ Submissions = Sequence[tuple[NewJob, bytes, bool, Limits]]
 """Job, encoded request without its body, whether the job may start at once, limits."""
 
 
-def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | QueueError]:
+def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | QueueError]:
     """Store new jobs. A job that may start at once is claimed if no other job is queued."""
     promote(transaction)
-    backlog, key = transaction.backlog, _next_key(transaction)
+    counters, key = transaction.counters, _next_key(transaction)
     random = os.urandom(18 * len(batch))
-    results: list[Receipt | QueueError] = []
+    results: list[SubmitResult | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
     payloads: list[tuple[int, bytes, bytes, int]] = []
     chunks: list[tuple[int, int, bytes]] = []
@@ -64,28 +64,26 @@ def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | Queue
             continue
         tail = make_random_part(random[18 * number : 18 * number + 10])
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
-        request_id = format_request_id(key, tail)
-        starts = start and not backlog.queued.total() and new.due_at is None
+        public_id = format_request_id(key, tail)
+        starts = start and not counters.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
         first, *rest = split_body(new.request.body)
         payloads.append((key, head, first, len(rest)))
         if new.webhook_kinds or new.unstored_response or new.task is not None:
             special.append((key, new))
         if new.task is not None:
-            backlog.begin_task(new.client)
+            counters.begin_task(new.client)
         chunks.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(
-                key, request_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route
-            )
-            results.append(Receipt(request_id, 0, claim))
+            claim = Claim(key, public_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route)
+            results.append(SubmitResult(public_id, 0, claim))
         else:
-            results.append(Receipt(request_id, _enqueue(transaction, new)))
+            results.append(SubmitResult(public_id, _enqueue(transaction, new)))
         key += 1
     transaction.rows("insert_jobs", jobs)
     transaction.rows("insert_request_chunks", chunks)
     transaction.payloads += payloads
-    backlog.last_key = key - 1
+    counters.last_key = key - 1
     if special:
         _insert_rare_rows(transaction, special)
         _add_started(transaction, results)
@@ -98,11 +96,11 @@ def _next_key(transaction: Transaction) -> int:
     Keys further ahead than `CLOCK_TOLERANCE` were made while the clock was wrong. New keys follow them only while one of their
     jobs is queued or delayed, because a later job must not overtake it. Otherwise all keys would contain the wrong time.
     """
-    backlog, now = transaction.backlog, transaction.now
-    if backlog.last_key >= now + CLOCK_TOLERANCE << SEQUENCE_BITS:
+    counters, now = transaction.counters, transaction.now
+    if counters.last_key >= now + CLOCK_TOLERANCE << SEQUENCE_BITS:
         row = transaction.one("last_key_to_follow", (now + CLOCK_TOLERANCE << SEQUENCE_BITS,))
-        backlog.last_key = row[0] if row else 0
-    return max(backlog.last_key + 1, now << SEQUENCE_BITS)
+        counters.last_key = row[0] if row else 0
+    return max(counters.last_key + 1, now << SEQUENCE_BITS)
 
 
 def _insert_rare_rows(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
@@ -116,20 +114,20 @@ def _insert_rare_rows(transaction: Transaction, stored: Sequence[tuple[int, NewJ
             insert_submitted_task(transaction, key, new)
 
 
-def _add_started(transaction: Transaction, results: Sequence[Receipt | QueueError]) -> None:
+def _add_started(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
     for result in results:
-        if isinstance(result, Receipt) and result.claim is not None:
+        if isinstance(result, SubmitResult) and result.claim is not None:
             add_started(transaction, result.claim)
 
 
 def _enqueue(transaction: Transaction, new: NewJob) -> int:
     """Count a new job as queued or scheduled. Returns its position: the number of queued jobs before it."""
-    backlog = transaction.backlog
-    position = sum(count for priority, count in backlog.queued.items() if priority <= new.priority)
+    counters = transaction.counters
+    position = sum(count for priority, count in counters.queued.items() if priority <= new.priority)
     if is_scheduled(transaction, new):
-        backlog.scheduled += 1
+        counters.scheduled += 1
     else:
-        backlog.enter(new.priority, new.client)
+        counters.enter(new.priority, new.client)
     transaction.topics.add(Topic.WORK)
     return position
 
@@ -137,8 +135,8 @@ def _enqueue(transaction: Transaction, new: NewJob) -> int:
 def _refusal(transaction: Transaction, new: NewJob, limits: Limits, group: _Group) -> QueueError | None:
     if is_scheduled(transaction, new):
         return _task_refusal(transaction, new, limits, group)
-    backlog = transaction.backlog
-    waiting = backlog.waiting
+    counters = transaction.counters
+    waiting = counters.waiting
     if new.max_queue_length is not None and waiting > new.max_queue_length:
         return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
     if waiting >= limits.queued:
@@ -150,7 +148,7 @@ def _refusal(transaction: Transaction, new: NewJob, limits: Limits, group: _Grou
         )
         if count >= limits.per_client:
             return TooManyQueued(f"you have {count} requests waiting, the most for one client", 10)
-    if new.task is None and backlog.tasks < limits.tasks_per_client:
+    if new.task is None and counters.tasks < limits.tasks_per_client:
         return None
     return _task_refusal(transaction, new, limits, group)
 
@@ -160,10 +158,10 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, group: 
 
     A client at its limit cannot submit plain requests either, because their handlers may make them tasks.
     """
-    backlog = transaction.backlog
-    if new.task is not None and backlog.tasks >= limits.tasks:
-        return QueueFull(f"{backlog.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
-    if backlog.tasks >= limits.tasks_per_client:
+    counters = transaction.counters
+    if new.task is not None and counters.tasks >= limits.tasks:
+        return QueueFull(f"{counters.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
+    if counters.tasks >= limits.tasks_per_client:
         count = transaction.tasks_of_client(
             new.client, lambda: _count_accepted(group, new.client, lambda job, _: job.task is not None)
         )
@@ -174,14 +172,14 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, group: 
     return None
 
 
-_Group = tuple[Submissions, Sequence[Receipt | QueueError]]
+_Group = tuple[Submissions, Sequence[SubmitResult | QueueError]]
 """The submissions of a batch, and the results of those that were already checked."""
 
 
 def _count_accepted(group: _Group, client: str, is_counted: Callable[[NewJob, Claim | None], bool]) -> int:
     """How many submissions of a client this batch has accepted; their rows are not written yet."""
     return sum(
-        isinstance(result, Receipt) and entry[0].client == client and is_counted(entry[0], result.claim)
+        isinstance(result, SubmitResult) and entry[0].client == client and is_counted(entry[0], result.claim)
         for entry, result in zip(*group, strict=False)
     )
 

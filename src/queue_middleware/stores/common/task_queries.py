@@ -8,17 +8,17 @@ from typing import Any
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import JobState, StoredResponse
-from queue_middleware.tasks.models import CompletionSource, PendingJob, TaskPage, TaskRecord, TaskStatus, TokenKind
+from queue_middleware.tasks.models import CompletionSource, PendingJob, SecretIdKind, TaskPage, TaskRecord, TaskStatus
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of
 from .task_rows import task_of
 from .transaction import Queries
 
-_BLOCKS = {TokenKind.CALLBACK: "task_by_callback", TokenKind.SIGNAL: "task_by_signal"}
+_BLOCKS = {SecretIdKind.CALLBACK: "task_by_callback", SecretIdKind.SIGNAL: "task_by_signal"}
 
 
-def find(queries: Queries, kind: TokenKind, digest: bytes) -> PendingJob:
+def find(queries: Queries, kind: SecretIdKind, digest: bytes) -> PendingJob:
     """The job whose secret id of this kind has this hash."""
     row = queries.one(_BLOCKS[kind], (digest,))
     if row is None:
@@ -67,5 +67,5 @@ def _record(row: Sequence[Any]) -> TaskRecord:
         due_at=due_at,
         webhook=webhook,
         resolved_by=None if resolved_by is None else CompletionSource(resolved_by),
-        last_event=event,
+        last_status=event,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from queue_middleware.jobs.models import CHUNK_SIZE, ErrorType, Failure, NewJob, StoredResponse
+from queue_middleware.jobs.models import ErrorType, Failure, NewJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
 
-from .codec import clean, decode_headers, decode_spec, encode, encode_headers, encode_secrets, split_body
+from .codec import clean, decode_headers, decode_spec, encode, encode_headers, encode_secrets
+from .responses import put_response
 from .transaction import Transaction
 
 LISTED = 2
@@ -99,18 +100,6 @@ def early_result(transaction: Transaction, key: int) -> tuple[CompletionSource, 
     source, status, head, body, error_type, error = row
     failure = Failure(ErrorType(error_type), error) if error_type else None
     return CompletionSource(source), ExternalResult(StoredResponse(status, decode_headers(head), body), failure)
-
-
-def put_response(transaction: Transaction, key: int, response: StoredResponse) -> None:
-    """Store a response. A long one that is not in chunks yet is split, so that it can be read in chunks."""
-    rest, count = response.body, response.chunks
-    if len(rest) > CHUNK_SIZE and not count:
-        *chunks, rest = split_body(rest)
-        count = len(chunks)
-        transaction.change("delete_response_chunks", (key,))
-        rows = [(key, number, data) for number, data in enumerate(chunks)]
-        transaction.rows("insert_response_chunks", rows)
-    transaction.payloads.append((key, encode_headers(response.headers), rest, count))
 
 
 def put_external_result(transaction: Transaction, key: int, source: CompletionSource, result: ExternalResult) -> None:

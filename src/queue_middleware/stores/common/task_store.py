@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, RescuedJob, StoredResponse
+from queue_middleware.jobs.store import OnResult
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import (
     ClaimedPolls,
@@ -14,13 +15,12 @@ from queue_middleware.tasks.models import (
     PollCapacity,
     PollClaim,
     ResolveOutcome,
+    SecretIdKind,
     TaskPage,
     TaskRecord,
     TaskStatus,
-    TokenKind,
     Wait,
 )
-from queue_middleware.tasks.store import OnResult
 
 from . import polls, task_queries, tasks
 from .access import Read, Write
@@ -42,7 +42,12 @@ class CommonTaskStore:
         return self._write(tasks.register_callback, (claim, task))
 
     def complete_attempt(
-        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
+        self,
+        claim: Claim,
+        task: Task,
+        outcome: StoredResponse | Failure,
+        wait: Wait | None,
+        on_result: OnResult[AttemptEnd | None] | None = None,
     ) -> Awaitable[AttemptEnd | None]:
         """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
@@ -50,7 +55,7 @@ class CommonTaskStore:
 
     # --- for external services
 
-    async def find(self, kind: TokenKind, digest: bytes) -> PendingJob:
+    async def find(self, kind: SecretIdKind, digest: bytes) -> PendingJob:
         """Find the job of a secret id."""
         found: PendingJob = await self._read(lambda queries: task_queries.find(queries, kind, digest))
         return found

@@ -19,6 +19,7 @@ from . import task_rows
 from .bounds import within_bounds
 from .codec import clean, encode, encode_headers
 from .jobs import end_not_running, end_of, finish, finish_with_early_result, insert_deliveries, notify_next_suspect
+from .responses import put_response
 from .transaction import Transaction
 
 Completed = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
@@ -43,8 +44,8 @@ def _register_callback(transaction: Transaction, claim: Claim, task: Task) -> bo
 def _ensure_task(transaction: Transaction, claim: Claim, task: Task) -> None:
     """Insert the task of a job that was submitted without one. It is not listed for a client."""
     if task_rows.insert_task(transaction, claim.key, task, ""):
-        transaction.backlog.tasks += 1
-        transaction.backlog.task_clients.clear()
+        transaction.counters.tasks += 1
+        transaction.counters.task_clients.clear()
 
 
 def complete_attempt(transaction: Transaction, batch: Sequence[Completed]) -> list[AttemptEnd | None]:
@@ -69,7 +70,7 @@ def _complete_attempt(
         return AttemptEnd(JobState.AWAITING)
     outcome = CANCELLED if wait is not None and cancelling else outcome
     finish(transaction, [(key, token, webhook, outcome, True)])
-    transaction.backlog.end_task()
+    transaction.counters.end_task()
     return end_of(outcome)
 
 
@@ -131,10 +132,10 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
     row = transaction.one("resolve_job", columns)
     assert row is not None, "the state was read in this transaction"  # noqa: S101
     notify_next_suspect(transaction)
-    transaction.backlog.invalidate()
+    transaction.counters.invalidate()
     transaction.change("delete_request_chunks", (key,))
     task_rows.end_wait(transaction, key)
-    task_rows.put_response(transaction, key, response)
+    put_response(transaction, key, response)
     transaction.change("set_resolved_by", (source, key))
     insert_deliveries(transaction, [(key, row[0])])
 

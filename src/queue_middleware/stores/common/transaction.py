@@ -40,8 +40,8 @@ class Queries(Protocol):
         """A context in which all queries see the same state."""
 
 
-class Backlog(Protocol):
-    """How many jobs wait to start. The operations update it, so that jobs need not be counted for each submission."""
+class QueueCounters(Protocol):
+    """What a submission needs to know of the queue. The operations update it, so that jobs are not counted each time."""
 
     queued: Counter[int]
     """Queued jobs by priority."""
@@ -106,8 +106,8 @@ class Transaction(Protocol):
     """Requests and responses of several operations, which `flush` writes with one statement."""
 
     @property
-    def backlog(self) -> Backlog:
-        """How many jobs wait to start."""
+    def counters(self) -> QueueCounters:
+        """The counters of the queue."""
 
     @property
     def routes(self) -> Routes:
@@ -118,7 +118,7 @@ class Transaction(Protocol):
         """The end of a lease that starts or is renewed now."""
 
     def refresh(self) -> bool:
-        """Bring `backlog` up to date. True if another process has written since."""
+        """Bring `counters` up to date. True if another process has written since."""
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """The size of one client's queue. `unwritten` counts the jobs of this group that have no row yet."""

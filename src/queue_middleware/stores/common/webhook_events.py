@@ -16,7 +16,7 @@ _PAUSE = 500
 
 
 def add_started(transaction: Transaction, claim: Claim) -> None:
-    """Create the webhook about the start of the first attempt. Repeatable."""
+    """Create the webhook about the start of the first attempt. Idempotent."""
     if claim.webhook is not None and WebhookKind.STARTED in claim.webhook_kinds:
         _add(transaction, "insert_started_delivery", claim.key, claim.webhook, {"at": transaction.now})
 

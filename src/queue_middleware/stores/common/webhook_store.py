@@ -28,7 +28,7 @@ class CommonWebhookStore:
     """`webhooks.store.WebhookStore` on the operations and reads of a store."""
 
     def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:
-        self._give_up_after = round(give_up_after(settings.webhook_schedule) * 1000)
+        self._give_up_after_ms = round(give_up_after(settings.webhook_schedule) * 1000)
         self._write = write
         self._read = read
         self._read_many = read_many
@@ -58,7 +58,7 @@ class CommonWebhookStore:
     ) -> Awaitable[Settled]:
         """Record an attempt and the new state of its delivery."""
         wait = None if retry_in is None else round(retry_in * 1000)
-        return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._give_up_after))
+        return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._give_up_after_ms))
 
     async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
         """Release claimed deliveries."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from queue_middleware.errors import QueueError, StoreBusy
-from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.store import OnResult, Topic
 
 from .transaction import CommitFailed, Transaction
 
@@ -115,7 +115,7 @@ class Writer:
         operation: Operation[P, R],
         payload: P,
         size: int = 0,
-        on_result: Callable[[R | QueueError], None] | None = None,
+        on_result: OnResult[R] | None = None,
     ) -> asyncio.Future[R]:
         """Put an operation into the next transaction. It is executed even if its caller has stopped waiting.
 
@@ -138,7 +138,7 @@ class Writer:
         return not self._writing
 
     async def close(self) -> None:
-        """Refuse new operations and wait for the pending ones. Repeatable."""
+        """Refuse new operations and wait for the pending ones. Idempotent."""
         self._closing = True
         await self._idle.wait()
 

@@ -54,12 +54,8 @@ def refuse_network_filesystem(database: Path, mounts: str) -> None:
         )
 
 
-def filesystem_of(path: Path, mounts: str) -> str:
-    """The type of the file system of `path`; `""` if the table does not list it."""
-    return _mount_of(path, mounts)[1]
-
-
 def _mount_of(path: Path, mounts: str) -> tuple[str, str]:
+    """The mount point and the type of the file system of `path`; empty texts if the table does not list it."""
     longest, kind = "", ""
     for line in mounts.splitlines():
         fields = line.split(" ")

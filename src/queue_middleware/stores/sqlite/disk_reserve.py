@@ -25,7 +25,7 @@ class DiskReserve:
         self._wanted = wanted
 
     def create(self) -> None:
-        """Create the file if it is missing and the disk has enough free space. Repeatable."""
+        """Create the file if it is missing and the disk has enough free space. Idempotent."""
         if not self._wanted or self._path.exists() or shutil.disk_usage(self._path.parent).free < 4 * SIZE:
             return
         with contextlib.suppress(OSError):  # without the file everything works until the disk is full
@@ -36,7 +36,7 @@ class DiskReserve:
                 os.close(file)
 
     def delete(self) -> None:
-        """Delete the file to free its space. Repeatable."""
+        """Delete the file to free its space. Idempotent."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 

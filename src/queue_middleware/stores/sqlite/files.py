@@ -118,7 +118,7 @@ class Files:
         return lock
 
     def close(self, *, leave_liveness_lock: bool = False) -> None:
-        """Close all files. A liveness file that is left without its lock lets other processes take over. Repeatable."""
+        """Close all files. A liveness file that is left without its lock lets other processes take over. Idempotent."""
         if leave_liveness_lock:
             self.liveness.disown()
         for held in reversed(self._held):

@@ -34,7 +34,7 @@ class WriteLock:
             pass
 
     def close(self) -> None:
-        """Close the descriptor, which releases the lock. Repeatable."""
+        """Close the descriptor, which releases the lock. Idempotent."""
         self.disown()
 
     def disown(self) -> None:
@@ -93,7 +93,7 @@ class LivenessLock:
         )
 
     def close(self) -> None:
-        """Remove the file. Repeatable."""
+        """Remove the file. Idempotent."""
         with self._renewing:
             if self._file >= 0:
                 self._path.unlink(missing_ok=True)

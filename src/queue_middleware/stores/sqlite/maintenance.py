@@ -9,15 +9,15 @@ from typing import Any
 from queue_middleware.background import run_in_thread
 from queue_middleware.jobs.models import RescuedJob
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import future_times, job_queries, jobs, returns
-from queue_middleware.stores.common.leases import LostCriteria
+from queue_middleware.stores.common import future_times, job_queries, jobs, requeueing
+from queue_middleware.stores.common.lost_claims import LostCriteria
 from queue_middleware.stores.common.pruning import Pruning
 
 from .clocks import Clocks
 from .disk import free_bytes
 from .disk_reserve import DiskReserve
 from .file_watch import FileWatch
-from .leases import LeaseConnection
+from .lease_connection import LeaseConnection
 from .locks import dead_owners
 
 _EXTRA_LOST_ATTEMPTS = 3
@@ -54,7 +54,9 @@ class FileMaintenance:
         if not dead and not await self._read(lambda queries: job_queries.has_expired_leases(queries, ended_by)):
             return []
         max_attempts = len(self._schedule) + 1 + _EXTRA_LOST_ATTEMPTS
-        rescued: list[RescuedJob] = await self._write(returns.rescue, (LostCriteria(dead, running, self._leases), max_attempts))
+        rescued: list[RescuedJob] = await self._write(
+            requeueing.rescue, (LostCriteria(dead, running, self._leases), max_attempts)
+        )
         return rescued
 
     async def expire(self) -> list[RescuedJob]:

@@ -12,13 +12,13 @@ from functools import partial
 from queue_middleware.background import run_in_thread
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import RescuedJob
-from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import returns
+from queue_middleware.stores.common import requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
-from queue_middleware.stores.common.operations import ONE_BY_ONE
+from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
 from queue_middleware.stores.common.reader import Reader
-from queue_middleware.stores.common.routes import RouteIds
+from queue_middleware.stores.common.route_ids import RouteIds
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
@@ -29,13 +29,13 @@ from .clocks import Clocks
 from .connection import Connection
 from .file_watch import FileWatch
 from .files import Files, check_requirements, notes, warnings
-from .leases import LeaseConnection, release_all
+from .lease_connection import LeaseConnection, release_all
 from .location import database_path
 from .locks import make_owner
 from .maintenance import FileMaintenance
 from .notifier import Notifier
 from .sql import SQLiteQueries
-from .transaction import BacklogCounters, SQLiteTransaction
+from .transaction import SQLiteQueueCounters, SQLiteTransaction
 from .write_guard import WriteGuard
 
 _CLOSE_TIMEOUT = 10.0
@@ -57,16 +57,16 @@ class SQLiteStore(CommonJobStore):
         self._settings = settings
         self._clocks = Clocks(clock, lease_clock)
         self._lease = round(settings.lease * 1000)
-        self._leases = LeaseConnection(self._clocks.boot, self._lease)
+        self._lease_connection = LeaseConnection(self._clocks.boot, self._lease)
         self.webhooks = CommonWebhookStore(settings, self._write, self._read, self._read_many)
         self.tasks: TaskStore = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
-        self._backlog = BacklogCounters()
+        self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0
         self._opened: AsyncExitStack | None = None
         self._file_watch = FileWatch(self.path, settings.min_free_disk)
         self._maintenance = FileMaintenance(
-            self.path, settings, self._write, self._read, self._clocks, self._leases, self._file_watch
+            self.path, settings, self._write, self._read, self._clocks, self._lease_connection, self._file_watch
         )
 
     # --- opening and closing
@@ -90,8 +90,10 @@ class SQLiteStore(CommonJobStore):
             self._loop = asyncio.get_running_loop()
             self._write_guard = WriteGuard(self._file_watch, self._on_outdated)
             stack.push_async_callback(self._write_guard.close)
-            await run_in_thread(self._leases.open, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
-            stack.push_async_callback(run_in_thread, self._leases.close)
+            await run_in_thread(
+                self._lease_connection.open, self.path, self.owner, self._files.renewal_lock, self._write_guard.check
+            )
+            stack.push_async_callback(run_in_thread, self._lease_connection.close)
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
             publish, check = self._notifier.publish, self._file_watch.check
@@ -104,7 +106,7 @@ class SQLiteStore(CommonJobStore):
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
-        """Finish pending writes, release the claims of this process, and close all files. Repeatable."""
+        """Finish pending writes, release the claims of this process, and close all files. Idempotent."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
@@ -122,7 +124,7 @@ class SQLiteStore(CommonJobStore):
 
     async def _release_all(self) -> None:
         try:
-            while await self._writer.submit(returns.release_all, None):
+            while await self._writer.submit(requeueing.release_all, None):
                 pass
         except QueueError:
             # The claims cannot be released. This process counts as dead, so that others take over its work; closing goes on.
@@ -151,7 +153,7 @@ class SQLiteStore(CommonJobStore):
         return notes()
 
     def _write(
-        self, operation: Operation[P, R], payload: P, size: int = 0, on_result: Callable[[R | QueueError], None] | None = None
+        self, operation: Operation[P, R], payload: P, size: int = 0, on_result: OnResult[R] | None = None
     ) -> Awaitable[R]:
         return self._writer.submit(operation, payload, size, on_result)
 
@@ -178,9 +180,9 @@ class SQLiteStore(CommonJobStore):
     def _begin(self, connection: sqlite3.Connection) -> SQLiteTransaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
         transaction = SQLiteTransaction(
-            connection, now, self.owner, self._lease, boot_time, self._backlog, self._routes, self._keeps_logs
+            connection, now, self.owner, self._lease, boot_time, self._counters, self._routes, self._keeps_logs
         )
-        if self._write_guard.refresh_and_check(self._backlog, connection):
+        if self._write_guard.refresh_and_check(self._counters, connection):
             transaction.topics.update(Topic)
         elif self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
@@ -188,7 +190,7 @@ class SQLiteStore(CommonJobStore):
 
     def _on_rollback(self) -> None:
         """What was read or stored in a transaction that was rolled back must be read again."""
-        self._backlog.invalidate()
+        self._counters.invalidate()
         self._routes.forget()
 
     async def _on_outdated(self) -> None:
@@ -207,7 +209,7 @@ class SQLiteStore(CommonJobStore):
         try:
             self._files.liveness.restore()
         finally:  # leases must be renewed even if this fails
-            renewed = self._leases.renew(tokens)
+            renewed = self._lease_connection.renew(tokens)
         if renewed < len(tokens):
             with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))

@@ -17,10 +17,10 @@ from .sql.schema import check_schema
 
 
 @dataclass(slots=True)
-class BacklogCounters:
+class SQLiteQueueCounters:
     """How many jobs wait to start, updated by our own writes and read again after those of other processes.
 
-    Used in the writer's thread. `common.transaction.Backlog` describes the fields.
+    Used in the writer's thread. `common.transaction.QueueCounters` describes the fields.
     """
 
     version: int = -1
@@ -117,7 +117,7 @@ class SQLiteTransaction:
     """Milliseconds."""
     boot_time: int
     """Milliseconds on the boot clock, which measures leases."""
-    backlog: BacklogCounters
+    counters: SQLiteQueueCounters
     routes: Routes
     keeps_logs: bool = True
     """Whether log lines of jobs are stored."""
@@ -132,16 +132,16 @@ class SQLiteTransaction:
         return self.boot_time + self.lease
 
     def refresh(self) -> bool:
-        """Bring `backlog` up to date. True if another connection has written since."""
-        return self.backlog.refresh(self.connection)
+        """Bring `counters` up to date. True if another connection has written since."""
+        return self.counters.refresh(self.connection)
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """The size of one client's queue."""
-        return self.backlog.jobs_of_client(self.connection, client, unwritten)
+        return self.counters.jobs_of_client(self.connection, client, unwritten)
 
     def tasks_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Unfinished tasks of one client."""
-        return self.backlog.tasks_of_client(self.connection, client, unwritten)
+        return self.counters.tasks_of_client(self.connection, client, unwritten)
 
     def flush(self) -> None:
         """Write `payloads`: at the end of the transaction, and before they are read in it."""

@@ -83,13 +83,8 @@ class WakeupPipes:
 
     # --- the process's own pipe
 
-    def open(self, on_notify: Callable[[], None]) -> None:
-        """Create the pipe and listen to it."""
-        self.create()
-        self.listen(on_notify)
-
     def create(self) -> None:
-        """Create the pipe. Blocking. Repeatable. Logs one warning if the system has no named pipes or no free descriptors."""
+        """Create the pipe. Blocking. Idempotent. Logs one warning if the system has no named pipes or no free descriptors."""
         if self._own is not None:
             return
         path = self._path()
@@ -128,7 +123,7 @@ class WakeupPipes:
         return self._own is not None
 
     def listen(self, on_notify: Callable[[], None]) -> None:
-        """Call `on_notify` soon after every commit of another process, if the pipe exists. Repeatable."""
+        """Call `on_notify` soon after every commit of another process, if the pipe exists. Idempotent."""
         if self._own is not None:
             asyncio.get_running_loop().add_reader(self._own[0], self._on_notify, on_notify)
 
@@ -141,20 +136,15 @@ class WakeupPipes:
         self._timer = loop.call_later(_PAUSE, self.listen, on_notify)
         on_notify()
 
-    def stop(self) -> None:
-        """Stop listening and remove the pipe."""
-        self.stop_listening()
-        self.remove()
-
     def stop_listening(self) -> None:
-        """Stop calling `on_notify`. Repeatable."""
+        """Stop calling `on_notify`. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
         if self._own is not None:
             asyncio.get_running_loop().remove_reader(self._own[0])
 
     def remove(self) -> None:
-        """Remove the pipe, after `stop_listening`. Blocking. Repeatable."""
+        """Remove the pipe, after `stop_listening`. Blocking. Idempotent."""
         if self._own is not None:
             self._path().unlink(missing_ok=True)
             self._close_own()
@@ -176,7 +166,7 @@ class WakeupPipes:
     # --- the end
 
     def close(self) -> None:
-        """Remove the pipe and close all descriptors, after `stop_listening`. Blocking. Repeatable."""
+        """Remove the pipe and close all descriptors, after `stop_listening`. Blocking. Idempotent."""
         self.remove()
         self.disown()
 

@@ -11,7 +11,7 @@ from queue_middleware.errors import Outdated, QueueError
 
 from .file_watch import FileWatch
 from .sql.schema import check_schema
-from .transaction import BacklogCounters
+from .transaction import SQLiteQueueCounters
 
 
 class WriteGuard:
@@ -30,7 +30,7 @@ class WriteGuard:
         return self._watched.error or self._outdated
 
     def check(self, connection: sqlite3.Connection) -> None:
-        """Raise an error if a transaction must not be written. For transactions that do not use `BacklogCounters`."""
+        """Raise an error if a transaction must not be written. For transactions that do not use `SQLiteQueueCounters`."""
         self._watched.check()
         try:
             check_schema(connection)
@@ -38,10 +38,10 @@ class WriteGuard:
             self._notice(outdated)
             raise
 
-    def refresh_and_check(self, backlog: BacklogCounters, connection: sqlite3.Connection) -> bool:
+    def refresh_and_check(self, counters: SQLiteQueueCounters, connection: sqlite3.Connection) -> bool:
         """Refresh the counters; raise an error if the schema is of another release."""
         try:
-            return backlog.refresh(connection)
+            return counters.refresh(connection)
         except Outdated as outdated:
             self._notice(outdated)
             raise

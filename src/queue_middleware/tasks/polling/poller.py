@@ -16,8 +16,8 @@ from queue_middleware.events import Emit, Finished, Polled, PollFailed, ServiceE
 from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.struct import Struct
-from queue_middleware.tasks.callback_tokens import CallbackTokens
 from queue_middleware.tasks.models import CompletionSource, ExternalResult, PollClaim, ResolveOutcome
+from queue_middleware.tasks.secret_ids import SecretIds
 from queue_middleware.tasks.store import TaskStore
 
 from .request import PollClient, poll_headers
@@ -64,7 +64,7 @@ class Poller:
         jobs: JobStore,
         tasks: TaskStore,
         client: PollClient,
-        tokens: CallbackTokens,
+        secret_ids: SecretIds,
         emit: Emit,
         *,
         clock: Callable[[], float] = time.time,
@@ -74,7 +74,7 @@ class Poller:
         self._jobs = jobs
         self._tasks = tasks
         self._client = client
-        self._tokens = tokens
+        self._secret_ids = secret_ids
         self._emit = emit
         self._clock = clock
         self._limiter = PollLimiter(limit)
@@ -99,7 +99,7 @@ class Poller:
         return self._loop.tokens()
 
     def hurry(self) -> None:
-        """After `stop`: cancel the running polls instead of waiting for them. Repeatable."""
+        """After `stop`: cancel the running polls instead of waiting for them. Idempotent."""
         self._loop.hurry()
 
     async def _claim(self) -> float | None:
@@ -179,7 +179,7 @@ class Poller:
 
     def _redact(self, poll: PollClaim, data: bytes) -> bytes:
         """Replace the callback id: providers often echo the URL that they were given, and the id must not be stored."""
-        callback_id = self._tokens.callback_id_of(poll.task)
+        callback_id = self._secret_ids.callback_id_of(poll.task)
         return data if callback_id is None else data.replace(callback_id.encode(), b"*" * len(callback_id))
 
     def _redact_headers(self, poll: PollClaim, result: ExternalResult) -> ExternalResult:
@@ -194,7 +194,7 @@ class Poller:
         delay = next_poll_delay(_BUSY_DELAY, poll.deadline / 1000 - self._clock(), 0, (), 0.0)
         if delay is None:
             return False
-        await self._loop.retry_on_outage(
+        await self._loop.retry_until_stop(
             lambda: self._tasks.settle_poll(poll, next_in=delay, status=None, failures=poll.failures)
         )
         return True
@@ -218,13 +218,13 @@ class Poller:
         return next_poll_delay(interval, poll.deadline / 1000 - now, failures, headers, now)
 
     async def _resolve(self, poll: PollClaim, result: ExternalResult, duration: float) -> None:
-        outcome = await self._loop.retry_on_outage(lambda: self._tasks.resolve(poll.key, CompletionSource.POLL, result))
+        outcome = await self._loop.retry_until_stop(lambda: self._tasks.resolve(poll.key, CompletionSource.POLL, result))
         if outcome is ResolveOutcome.ENDED:
             self._emit(Finished.of(poll.request_id, 0, result.failure or result.response, duration))
 
     async def _schedule(self, poll: PollClaim, outcome: PollOutcome, delay: float | None, failures: int) -> None:
         status = outcome.status if isinstance(outcome, Running) else None
-        held = await self._loop.retry_on_outage(
+        held = await self._loop.retry_until_stop(
             lambda: self._tasks.settle_poll(poll, next_in=delay, status=status, failures=failures)
         )
         if held and isinstance(outcome, PollError):

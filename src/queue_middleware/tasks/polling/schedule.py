@@ -81,7 +81,7 @@ class PollLimiter:
         self._running[token] = host, host not in self._prompt
 
     def end(self, token: int) -> None:
-        """Record that a poll was settled or given up. Repeatable."""
+        """Record that a poll was settled or given up. Idempotent."""
         self._running.pop(token, None)
 
     def record_duration(self, host: str, seconds: float) -> None:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES, read_headers
+from queue_middleware.asgi.mount import read_mount
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.background import ThreadLimiter
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
 from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
-from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.routes import OTHER
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import Task, TaskSpec
@@ -90,7 +90,7 @@ class TaskCreator:
         task = self._runtime.new_task(spec, listed=True)
         new = self._new_job(request, asked, stored, task)
         submission = await self._runtime.submit(new)
-        return submission, Created(_record(submission.receipt.request_id, new, spec), self._secrets_of(task))
+        return submission, Created(_record(submission.result.request_id, new, spec), self._secrets_of(task))
 
     def _internal(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:
         """A call of the wrapped application, on behalf of the client that a proxy saw when the task was created."""
@@ -171,7 +171,7 @@ class TaskCreator:
         return matching_entry(host, self._settings.task_targets) or OTHER
 
     def _secrets_of(self, task: Task) -> dict[str, str]:
-        callback_id, token = self._runtime.tokens_of(task)
+        callback_id, token = self._runtime.secret_ids_of(task)
         secrets: dict[str, str] = {}
         if task.spec.callback:
             secrets |= {"callbackId": callback_id, "callbackUrl": callback_url(task.spec.base_url, callback_id)}

@@ -16,7 +16,7 @@ from queue_middleware.jobs.chunks import iter_chunks
 from queue_middleware.jobs.models import CHUNK_SIZE, CancelOutcome, Headers, StoredResponse
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.tasks.models import TaskRecord, TaskStatus, TokenKind
+from queue_middleware.tasks.models import SecretIdKind, TaskRecord, TaskStatus
 from queue_middleware.tasks.polling.providers import providers_body
 from queue_middleware.tasks.representation import created_body, error_body, page_body, split_task_body, task_body
 from queue_middleware.tasks.results import measure, serialize
@@ -165,7 +165,7 @@ class TaskEndpoints:
         headers: Headers = tuple(request.scope["headers"])
         try:
             # Looked up before the body is read: a body for an unknown id takes no memory.
-            await callbacks.find_job(TokenKind.CALLBACK, request.route.id)
+            await callbacks.find_job(SecretIdKind.CALLBACK, request.route.id)
             body = await self._callback_bodies.read(request, content_lengths(headers))
             await callbacks.receive_callback(request.route.id, headers, body)
         except UnknownRequest:
@@ -178,7 +178,7 @@ class TaskEndpoints:
     async def _signal(self, request: Request) -> None:
         callbacks = self._runtime.callbacks
         try:
-            await callbacks.find_job(TokenKind.SIGNAL, request.route.id)
+            await callbacks.find_job(SecretIdKind.SIGNAL, request.route.id)
             body = await self._callback_bodies.read(request, request.headers.lengths)
             job = await callbacks.receive_signal(request.route.id, body)
         except UnknownRequest:

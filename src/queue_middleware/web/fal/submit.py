@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES
+from queue_middleware.asgi.mount import read_mount
 from queue_middleware.errors import BadRequest, HeadersTooLarge
 from queue_middleware.jobs.models import NewJob, StoredRequest
-from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.placeholders import has_placeholder, may_have_placeholder
@@ -65,9 +65,9 @@ class Submitter:
         finally:
             self._bodies.done(request)
         try:
-            receipt = submission.receipt
-            request.request_id = receipt.request_id
-            await request.respond(200, submitted_body(receipt.request_id, receipt.position, links))
+            submitted = submission.result
+            request.request_id = submitted.request_id
+            await request.respond(200, submitted_body(submitted.request_id, submitted.position, links))
         finally:
             submission.close()
 

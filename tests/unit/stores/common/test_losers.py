@@ -13,7 +13,7 @@ from queue_middleware.jobs.models import Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import deliveries, jobs, logs
 from queue_middleware.stores.common.codec import encode_lines
-from queue_middleware.stores.common.operations import ended_attempt
+from queue_middleware.stores.common.operation_costs import ended_attempt
 from queue_middleware.stores.common.transaction import Transaction
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import execute_rows

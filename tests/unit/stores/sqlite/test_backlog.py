@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, Receipt
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, SubmitResult
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks.models import CompletionSource
@@ -66,7 +66,7 @@ class _Life:
             self.store.submit(self._new(), start=self.random.random() < 0.3) for _ in range(self.random.randrange(1, 8))
         ]
         for receipt in await asyncio.gather(*submissions, return_exceptions=True):
-            if isinstance(receipt, Receipt):
+            if isinstance(receipt, SubmitResult):
                 self.ids.append(((await self.store.job(receipt.request_id)).key, receipt.request_id))
                 self.claims += [receipt.claim] if receipt.claim else []
 
@@ -119,11 +119,11 @@ async def test_counters_equal_the_counted_rows(tmp_path: Path, seed: int) -> Non
             assert dict(rows) == {kind: clients.total() for kind, clients in found.items() if clients}
             assert dict(connection.execute("SELECT * FROM backlog_client")) == found["queued"] + found["delayed"]
             assert dict(connection.execute("SELECT * FROM unfinished_tasks")) == found["task"]
-            backlog = store._backlog
-            if backlog.version >= 0:  # otherwise it is counted again before it is used
-                assert backlog.queued.total() == found["queued"].total()
-                assert (backlog.delayed, backlog.scheduled) == (found["delayed"].total(), found["scheduled"].total())
-                assert backlog.tasks == found["task"].total()
-                assert all(found["task"][client] == count for client, count in backlog.task_clients.items())
-                assert all((found["queued"] + found["delayed"])[one] == count for one, count in backlog.clients.items())
+            counters = store._counters
+            if counters.version >= 0:  # otherwise it is counted again before it is used
+                assert counters.queued.total() == found["queued"].total()
+                assert (counters.delayed, counters.scheduled) == (found["delayed"].total(), found["scheduled"].total())
+                assert counters.tasks == found["task"].total()
+                assert all(found["task"][client] == count for client, count in counters.task_clients.items())
+                assert all((found["queued"] + found["delayed"])[one] == count for one, count in counters.clients.items())
     await store.close()

@@ -13,7 +13,7 @@ import pytest
 
 from queue_middleware.errors import DatabaseGone
 from queue_middleware.settings import Settings
-from queue_middleware.stores.sqlite import SQLiteStore, clocks, leases
+from queue_middleware.stores.sqlite import SQLiteStore, clocks, lease_connection
 from queue_middleware.stores.sqlite.locks import dead_owners, make_owner
 from tests.support.clock import ManualClock
 from tests.support.database_template import create_empty_database
@@ -83,14 +83,14 @@ async def test_a_broken_connection_is_replaced(make: Any, clock: ManualClock) ->
 
         def close(self) -> None: ...
 
-    store._leases._connection.close()
-    store._leases._connection = Broken()
+    store._lease_connection._connection.close()
+    store._lease_connection._connection = Broken()
     assert store.renew([token]) == 1
 
 
 async def test_a_busy_connection_is_kept(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await make()
-    before = store._leases._connection
+    before = store._lease_connection._connection
     before.execute("PRAGMA busy_timeout = 1")
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -98,18 +98,18 @@ async def test_a_busy_connection_is_kept(make: Any, monkeypatch: pytest.MonkeyPa
             store.renew(())
         other.execute("ROLLBACK")
     assert store.renew(()) == 0
-    assert store._leases._connection is before
+    assert store._lease_connection._connection is before
 
 
 async def test_a_renewal_without_leases_writes_the_heartbeat(make: Any, clock: ManualClock) -> None:
     """On a full disk it fails like the renewals of other processes, so that no lease is judged afterwards."""
     one, other = await make(), await make()
     await started(other)
-    one._leases._connection.execute("PRAGMA query_only = ON")  # like a full disk
+    one._lease_connection._connection.execute("PRAGMA query_only = ON")  # like a full disk
     with pytest.raises(sqlite3.OperationalError):
         await lease_passes(one, clock)
     clock.advance(45)
-    one._leases._connection.execute("PRAGMA query_only = OFF")
+    one._lease_connection._connection.execute("PRAGMA query_only = OFF")
     await asyncio.to_thread(one.renew, ())
     assert await one.rescue() == []
 
@@ -179,5 +179,5 @@ async def test_the_heartbeat_creates_no_file(make: Any, tmp_path: Path) -> None:
     with pytest.raises(DatabaseGone):
         store.renew(())
     with pytest.raises(sqlite3.OperationalError):
-        leases.open_connection(store.path, create=False)
+        lease_connection.open_connection(store.path, create=False)
     assert not store.path.exists()

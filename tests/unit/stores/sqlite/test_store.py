@@ -494,7 +494,7 @@ async def test_claims_that_cannot_be_released_are_left_to_other_processes(
 
     before = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patched:
-        patched.setattr(module.returns, "release_all", full)
+        patched.setattr(module.requeueing, "release_all", full)
         store = make(tmp_path)
         await store.open()
         await store.submit(make_job(), start=True)

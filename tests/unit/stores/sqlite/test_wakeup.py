@@ -7,7 +7,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,16 @@ async def tower(tmp_path: Path) -> AsyncIterator[Any]:
         pipes.close()
 
 
+def start_listening(pipes: WakeupPipes, on_notify: Callable[[], None]) -> None:
+    pipes.create()
+    pipes.listen(on_notify)
+
+
+def stop_and_remove(pipes: WakeupPipes) -> None:
+    pipes.stop_listening()
+    pipes.remove()
+
+
 def hanging(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if "wakeup" in path.name)
 
@@ -57,9 +67,9 @@ def hanging(folder: Path) -> list[str]:
 async def test_other_processes_are_notified_and_the_own_is_not(tower: Any, tmp_path: Path) -> None:
     one, other, third = tower("one"), tower("other"), tower("third")
     ears = {name: Ear() for name in ("one", "other")}
-    one.open(ears["one"])
-    other.open(ears["other"])
-    other.open(ears["other"])
+    start_listening(one, ears["one"])
+    start_listening(other, ears["other"])
+    start_listening(other, ears["other"])
     assert hanging(tmp_path) == ["db.wakeup-one", "db.wakeup-other"]
     await asyncio.to_thread(one.notify)
     assert await ears["other"].hears()
@@ -73,7 +83,7 @@ async def test_a_pipe_that_is_created_later_is_found(tower: Any) -> None:
     one, other = tower("one"), tower("other")
     other.notify()
     ear = Ear()
-    one.open(ear)
+    start_listening(one, ear)
     other.notify()
     assert await ear.hears()
 
@@ -81,15 +91,15 @@ async def test_a_pipe_that_is_created_later_is_found(tower: Any) -> None:
 async def test_a_removed_pipe_is_not_written_to(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.open(ear)
+    start_listening(one, ear)
     other.notify()
     assert await ear.hears()
-    one.stop()
-    one.stop()
+    stop_and_remove(one)
+    stop_and_remove(one)
     assert hanging(tmp_path) == []
     other.notify()
     assert other._others == {}
-    one.open(ear)
+    start_listening(one, ear)
     other.notify()
     assert await ear.hears()
     assert ear.times == 2
@@ -103,7 +113,7 @@ async def test_pipes_are_not_searched_while_their_set_is_unchanged(tower: Any, m
     for _ in range(10):
         other.notify()
     assert len(looks) == 1
-    one.open(Ear())
+    start_listening(one, Ear())
     for _ in range(10):
         other.notify()
     assert len(looks) == 2
@@ -112,7 +122,7 @@ async def test_pipes_are_not_searched_while_their_set_is_unchanged(tower: Any, m
 async def test_many_notifications_are_combined(tower: Any) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.open(ear)
+    start_listening(one, ear)
     loop = asyncio.get_running_loop()
     for _ in range(2**16 + 1000):  # more than a pipe holds
         other.notify()
@@ -133,7 +143,9 @@ import asyncio, os, signal
 from pathlib import Path
 from queue_middleware.stores.sqlite.wakeup import WakeupPipes
 async def main():
-    WakeupPipes(Path({str(tmp_path / "db")!r}), "victim").open(print)
+    pipes = WakeupPipes(Path({str(tmp_path / "db")!r}), "victim")
+    pipes.create()
+    pipes.listen(print)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
@@ -142,7 +154,7 @@ asyncio.run(main())
     assert hanging(tmp_path) == ["db.wakeup-victim"]
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.open(ear)
+    start_listening(one, ear)
     other.notify()
     assert await ear.hears()
     assert hanging(tmp_path) == ["db.wakeup-one"]
@@ -150,7 +162,7 @@ asyncio.run(main())
 
 async def test_the_pipe_of_a_process_that_dies_later_is_closed(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
-    one.open(Ear())
+    start_listening(one, Ear())
     other.notify()
     assert len(other._others) == 1
     assert one._own is not None
@@ -164,7 +176,7 @@ async def test_the_pipe_of_a_process_that_dies_later_is_closed(tower: Any, tmp_p
 async def test_a_forked_child_leaves_the_pipe_of_its_parent(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.open(ear)
+    start_listening(one, ear)
     child = os.fork()
     if child == 0:
         one.disown()
@@ -182,15 +194,15 @@ async def test_missing_system_features_cause_no_failure(tower: Any, monkeypatch:
     monkeypatch.setattr(module.os if missing == "mkfifo" else module.mmap, missing, refuse)
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.open(ear)
+    start_listening(one, ear)
     other.notify()
-    one.stop()
+    stop_and_remove(one)
     assert ear.times == 0
 
 
 async def test_notify_after_close_does_nothing(tower: Any) -> None:
     one, other = tower("one"), tower("other")
-    one.open(Ear())
+    start_listening(one, Ear())
     other.close()
     other.notify()
     assert other._others == {}
@@ -216,11 +228,11 @@ async def test_a_pipe_that_could_not_be_created_leaves_nothing_and_is_created_la
             patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
         for _ in range(2):
             opened = 0
-            pipes.open(lambda: None)
+            start_listening(pipes, lambda: None)
     assert _open_files() == before
     assert not list(tmp_path.glob("*.wakeup-*"))
     assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
-    pipes.open(lambda: None)
+    start_listening(pipes, lambda: None)
     assert [path.name for path in tmp_path.glob("*.wakeup-*")] == ["queue.sqlite3.wakeup-me"]
     pipes.close()
 
@@ -232,7 +244,7 @@ async def test_a_symbolic_link_in_place_of_a_pipe_is_not_followed(tmp_path: Path
     (tmp_path / "queue.sqlite3.wakeup-linked").symlink_to(other)
     pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me")
     before = _open_files()
-    pipes.open(lambda: None)
+    start_listening(pipes, lambda: None)
     assert (tmp_path / "queue.sqlite3.wakeup-me").is_fifo()
     assert not (tmp_path / "queue.sqlite3.wakeup-me").is_symlink()
     pipes.notify()

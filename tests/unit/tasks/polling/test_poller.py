@@ -20,13 +20,13 @@ from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks.callback_tokens import CallbackTokens
 from queue_middleware.tasks.models import CompletionSource
 from queue_middleware.tasks.polling.config import LOCATION_POLLING
 from queue_middleware.tasks.polling.poller import Poller
 from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.tasks.polling.request import PollClient
 from queue_middleware.tasks.polling.schedule import first_poll_delay
+from queue_middleware.tasks.secret_ids import SecretIds
 from tests.support.clock import ManualClock
 from tests.support.database_template import create_empty_database
 from tests.support.doubles import EventQueue, FailingStore, FakeHosts, cancel_tasks, running
@@ -70,7 +70,7 @@ class Setup:
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.events = store, clock, EventQueue()
-        self.tokens = CallbackTokens([b"a secret of this service"])
+        self.secret_ids = SecretIds([b"a secret of this service"])
         self.client = loopback_client(5)
 
     @asynccontextmanager
@@ -81,7 +81,7 @@ class Setup:
                 "jobs": self.store,
                 "tasks": self.store.tasks,
                 "client": client or PollClient(outbound, settings),
-                "tokens": self.tokens,
+                "secret_ids": self.secret_ids,
                 "emit": make_emitter([self.events]),
                 "clock": self.clock.seconds,
                 **options,
@@ -94,7 +94,7 @@ class Setup:
     ) -> Claim:
         """A task whose call has returned and that awaits its provider from now on."""
         given = {"callback": False, "target": "http://127.0.0.1:9/start", "poll": config, **spec}
-        job = make_job(task=self.tokens.new_task(make_task(**given).spec, listed=True), webhook="https://example.com/")
+        job = make_job(task=self.secret_ids.new_task(make_task(**given).spec, listed=True), webhook="https://example.com/")
         receipt = await self.store.submit(job, start=True)
         claim = receipt.claim
         assert claim is not None
@@ -609,7 +609,7 @@ async def test_a_poll_that_takes_too_long_fails(setup, monkeypatch):
 async def test_a_callback_id_in_a_response_is_not_stored(setup):
     claim = await setup.wait_for(POLLS, make_response(b'{"id": 7}'), callback=True)
     assert claim.task is not None
-    secret = setup.tokens.callback_id_of(claim.task)
+    secret = setup.secret_ids.callback_id_of(claim.task)
     assert secret is not None
     body = b'{"status": "broken", "error": "no receiver at %s"}' % secret.encode()
     async with setup.polling(Scripted(make_response(body))):
@@ -622,7 +622,7 @@ async def test_a_callback_id_in_a_response_is_not_stored(setup):
 
 async def test_a_callback_id_in_headers_is_not_stored_but_redirects_with_it_are_followed(setup):
     claim = await setup.wait_for(POLLS, make_response(b'{"id": 7}'), callback=True)
-    secret = setup.tokens.callback_id_of(claim.task)
+    secret = setup.secret_ids.callback_id_of(claim.task)
     elsewhere = b"http://127.0.0.1:9/status?hook=" + secret.encode()
     moved = StoredResponse(302, ((b"location", elsewhere),), b"")
     done = StoredResponse(200, ((b"link", b"<%s>" % elsewhere),), b'{"status": "done"}')
@@ -648,7 +648,7 @@ async def test_a_provider_that_cannot_be_polled_may_still_call_back(setup, heade
 
 async def test_a_start_response_in_chunks_is_read_whole(setup):
     receipt = await setup.store.submit(
-        make_job(task=setup.tokens.new_task(make_task(callback=False, target="http://127.0.0.1:9/x", poll=POLLS).spec)),
+        make_job(task=setup.secret_ids.new_task(make_task(callback=False, target="http://127.0.0.1:9/x", poll=POLLS).spec)),
         start=True,
     )
     claim = receipt.claim

@@ -3,7 +3,7 @@
 
 -- ## Jobs
 
--- What a job calls: the method and the template of the path, e.g. POST and /items/{id}. At most `stores.common.routes.MAX_ROWS` rows.
+-- What a job calls: the method and the template of the path, e.g. POST and /items/{id}. At most `stores.common.route_ids.MAX_ROWS` rows.
 CREATE TABLE route (
     id       INTEGER PRIMARY KEY,
     method   TEXT NOT NULL,
@@ -344,7 +344,7 @@ END;
 CREATE TABLE task (
     job_id        INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
     spec          BLOB    NOT NULL,  -- MessagePack; never changes
-    salt          BLOB    NOT NULL,  -- callback tokens are derived from it and from a key that is not in this database
+    salt          BLOB    NOT NULL,  -- the callback id and the signal token are derived from it and from a key that is not in this database
     callback      BLOB    NOT NULL,  -- SHA-256 of the callback id
     signal        BLOB,              -- SHA-256 of the signal token
     client        TEXT,              -- the client that may list it; NULL unless it was submitted as a task

@@ -19,19 +19,19 @@ from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.option_parsers import parse_secrets
 from queue_middleware.secret_file import read_or_create
 
-from .models import TokenKind
+from .models import SecretIdKind
 
-_TOKEN = re.compile(r"[0-9a-f]{64}")
+_SECRET_ID = re.compile(r"[0-9a-f]{64}")
 
 
-def is_token(text: str) -> bool:
+def is_secret_id(text: str) -> bool:
     """Whether the text has the form of a secret id, whether or not it belongs to a task."""
-    return _TOKEN.fullmatch(text) is not None
+    return _SECRET_ID.fullmatch(text) is not None
 
 
-def token_hash(token: str) -> bytes:
+def hash_of_id(secret_id: str) -> bytes:
     """The hash of an id, which is what is stored."""
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(secret_id.encode()).digest()
 
 
 def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, ...]:
@@ -49,7 +49,7 @@ def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, 
         raise SettingsError(f"{path}: {error.detail}") from None
 
 
-class CallbackTokens:
+class SecretIds:
     """Derives ids. The first secret is used for new tasks; tasks that were made with another secret keep their ids."""
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
@@ -57,26 +57,26 @@ class CallbackTokens:
 
     def of_task(self, task: Task) -> tuple[str, str]:
         """The callback id and the signal token of a task."""
-        return self.make(TokenKind.CALLBACK, task.salt), self.make(TokenKind.SIGNAL, task.salt)
+        return self.make(SecretIdKind.CALLBACK, task.salt), self.make(SecretIdKind.SIGNAL, task.salt)
 
-    def make(self, kind: TokenKind, salt: bytes) -> str:
+    def make(self, kind: SecretIdKind, salt: bytes) -> str:
         """The id of a new task."""
         return _derive(self._secrets[0], kind, salt)
 
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
         """Return a task with ids of its own."""
         salt = os.urandom(16)
-        signal = token_hash(self.make(TokenKind.SIGNAL, salt)) if spec.signal else None
-        return Task(spec, salt, token_hash(self.make(TokenKind.CALLBACK, salt)), signal, listed)
+        signal = hash_of_id(self.make(SecretIdKind.SIGNAL, salt)) if spec.signal else None
+        return Task(spec, salt, hash_of_id(self.make(SecretIdKind.CALLBACK, salt)), signal, listed)
 
     def callback_id_of(self, task: Task) -> str | None:
         """The callback id of a stored task; None if the secret that it was derived from is not configured any more."""
         for secret in self._secrets:
-            token = _derive(secret, TokenKind.CALLBACK, task.salt)
-            if hmac.compare_digest(token_hash(token), task.callback_hash):
-                return token
+            callback_id = _derive(secret, SecretIdKind.CALLBACK, task.salt)
+            if hmac.compare_digest(hash_of_id(callback_id), task.callback_hash):
+                return callback_id
         return None
 
 
-def _derive(secret: bytes, kind: TokenKind, salt: bytes) -> str:
+def _derive(secret: bytes, kind: SecretIdKind, salt: bytes) -> str:
     return hmac.new(secret, f"{kind}:".encode() + salt, hashlib.sha256).hexdigest()

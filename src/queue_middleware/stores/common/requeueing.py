@@ -25,7 +25,7 @@ from queue_middleware.jobs.store import Topic
 from .bounds import within_bounds
 from .codec import encode_lines
 from .jobs import end_of, finish, finish_with_early_result, policy_of
-from .leases import LostCriteria, lost_parameters
+from .lost_claims import LostCriteria, lost_parameters
 from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
@@ -198,7 +198,7 @@ def _end_if_decided(transaction: Transaction, job: _RunningJob) -> StoredRespons
 def _finish(transaction: Transaction, job: _RunningJob, failure: Failure) -> None:
     finish(transaction, [(job.key, job.token, job.webhook, failure, True)])
     if job.task:
-        transaction.backlog.end_task()
+        transaction.counters.end_task()
 
 
 def _requeue(
@@ -212,7 +212,7 @@ def _requeue(
         transaction.change("requeue_job", (0 if charged else 1, job.key))
     else:
         transaction.change("delay_job", (transaction.now + delay, job.key))
-    transaction.backlog.invalidate()
+    transaction.counters.invalidate()
     transaction.topics.add(Topic.WORK)
 
 

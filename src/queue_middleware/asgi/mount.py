@@ -12,27 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from .struct import Struct
+from queue_middleware.jobs.models import Mount
 
 PROCESS_KEYS = ("app", "router", "endpoint")
 """`Request.app`, `Request.url_for`. The queue's own application sets them again where it is a framework's."""
-
-
-class Mount(Struct, frozen=True):
-    """What a mount added to the scope of one request."""
-
-    app_root_path: str | None
-    path_params: dict[str, str | int | float]
-    uuids: tuple[str, ...] = ()
-    """Names of those `path_params` that are UUIDs, which are stored as texts."""
-
-    def restore(self, scope: dict[str, Any]) -> None:
-        """Put the entries into the scope of a replay."""
-        scope["path_params"] = {
-            name: UUID(str(value)) if name in self.uuids else value for name, value in self.path_params.items()
-        }
-        if self.app_root_path is not None:
-            scope["app_root_path"] = self.app_root_path
 
 
 def read_mount(scope: Mapping[str, Any]) -> Mount | None:
@@ -51,6 +34,15 @@ def read_mount(scope: Mapping[str, Any]) -> Mount | None:
         elif isinstance(value, str | int | float):
             params[name] = value
     return Mount(scope.get("app_root_path"), params, tuple(uuids))
+
+
+def restore_mount(mount: Mount, scope: dict[str, Any]) -> None:
+    """Put the entries of a stored mount into the scope of a replay."""
+    scope["path_params"] = {
+        name: UUID(str(value)) if name in mount.uuids else value for name, value in mount.path_params.items()
+    }
+    if mount.app_root_path is not None:
+        scope["app_root_path"] = mount.app_root_path
 
 
 def process_objects(scope: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checks at construction, without calling anything, that arguments can be used. Each raises `SettingsError`."""
+"""Checks the arguments of `QueueMiddleware` at construction, without calling any. Each check raises `SettingsError`."""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from queue_middleware.jobs.models import CHUNK_SIZE, Claim, Failure, StoredResponse
 
-from . import deliveries, jobs, returns, tasks
+from . import deliveries, jobs, requeueing, tasks
 from .writer import Operation
 
 ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
     {
-        jobs.cancel, jobs.fail, jobs.expire, returns.retry, returns.release, returns.release_all, returns.lose, returns.rescue,
+        jobs.cancel, jobs.fail, jobs.expire,
+        requeueing.retry, requeueing.release, requeueing.release_all, requeueing.lose, requeueing.rescue,
         tasks.complete_attempt, tasks.resolve, tasks.time_out, deliveries.redeliver,
     }
 )  # fmt: skip

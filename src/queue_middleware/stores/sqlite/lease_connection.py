@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from queue_middleware.jobs.leases import DatabaseUptime
-from queue_middleware.stores.common.leases import RENEWALS
+from queue_middleware.stores.common.lost_claims import RENEWALS
 from queue_middleware.stores.common.transaction import CommitFailed
 
 from .connection import in_transaction, open_connection
@@ -83,7 +83,7 @@ class LeaseConnection:
                 old.close()
 
     def close(self) -> None:
-        """Close the connection under the write lock, because the last close is a checkpoint. Repeatable."""
+        """Close the connection under the write lock, because the last close is a checkpoint. Idempotent."""
         with self._renewing, self._write_lock if self._connection is not None else contextlib.nullcontext():
             connection, self._connection = self._connection, None
             if connection is not None:

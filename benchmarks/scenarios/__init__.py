@@ -1,0 +1,20 @@
+"""All scenarios, in the order of the report."""
+
+from __future__ import annotations
+
+from benchmarks.scenario import Scenario
+
+from . import deliveries, hot_path, low_load, memory, pass_through, peers, queue_length, streams, webhooks, workers
+
+SCENARIOS: tuple[Scenario, ...] = (
+    hot_path.SCENARIO,
+    pass_through.SCENARIO,
+    webhooks.SCENARIO,
+    low_load.SCENARIO,
+    workers.SCENARIO,
+    queue_length.SCENARIO,
+    deliveries.SCENARIO,
+    streams.SCENARIO,
+    memory.SCENARIO,
+    peers.SCENARIO,
+)
