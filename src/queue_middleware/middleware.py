@@ -72,11 +72,10 @@ class _Dispatch:
         scope.update(self.around)
         return self.outer(scope, receive, send)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request for the queue."""
-        if self.root and not scope.get("root_path"):
-            scope["root_path"] = self.root  # as the application itself would do
-        await self.queue(scope, receive, send)
+    def add_root(self, scope: Scope) -> None:
+        """Give a request for the queue the root path that the application itself would add."""
+        if not scope.get("root_path"):
+            scope["root_path"] = self.root
 
 
 class QueueMiddleware(Generic[AppT]):
@@ -190,12 +189,16 @@ class QueueMiddleware(Generic[AppT]):
         if not dispatch.has_surroundings:
             dispatch.read_surroundings(scope)
         if kind == "http" and (dispatch.prefix in scope["path"]) and is_ours(scope, dispatch.prefix, dispatch.root):
-            await dispatch.serve(scope, receive, send)
+            if dispatch.root:
+                dispatch.add_root(scope)
+            await dispatch.queue(scope, receive, send)
         elif kind == "lifespan":
             await run_lifespan(dispatch.inner, self._runtime, scope, receive, send)
         elif dispatch.hosts and is_at_host(scope, dispatch.hosts):
             if kind == "http":
-                await dispatch.serve(scope, receive, send)
+                if dispatch.root:
+                    dispatch.add_root(scope)
+                await dispatch.queue(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1000, "reason": "this host serves no websockets"})
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from queue_middleware import QueueMiddleware
+from queue_middleware.web import router
 from tests.support.raw_asgi import Message, RawResponse, Receive, Send, call, http_scope, respond
 
 KEY = "acme:a-secret-key"
@@ -93,3 +94,29 @@ async def test_what_is_not_below_the_prefix_is_the_applications(database: Path) 
     app = queue(database)
     for path in (b"/fal/queuex", b"/fal", b"/v1/tasks", b"/x/fal/queue/submit"):
         assert (await call(app, http_scope("POST", path))).body == b"of the application"
+
+
+@pytest.mark.parametrize("headers", [(), CROSS_SITE], ids=["own", "cross-site"])
+@pytest.mark.parametrize("path", [SUBMIT, STATUS, CANCEL, "/run/me/app/x", "/openapi.json", TASKS, CALLBACK, "/nope"])
+async def test_a_remembered_path_is_treated_like_a_new_one(
+    database: Path, path: str, headers: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    app = queue(database, api_keys=[KEY])
+    for method in ("GET", "POST", "DELETE"):
+        first, second = await ask(app, method, path, headers), await ask(app, method, path, headers)
+        assert (first.status, first.body) == (second.status, second.body)
+        assert first.headers.get(b"connection") == second.headers.get(b"connection")
+
+
+async def test_few_short_paths_without_secrets_are_remembered(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = queue(database)
+    remembered = app._queue._matches
+    for path in (CALLBACK, SIGNAL, f"{TASKS}/x", "/nope", f"{SUBMIT}/{'x' * 1024}"):
+        await ask(app, "POST", path)
+    scope = http_scope("POST", b"/fal/queue/submit/work")
+    await call(app, {**scope, "raw_path": b"/fal/queue/submit/work?key=secret"})
+    assert not remembered
+    monkeypatch.setattr(router, "_MAX_REMEMBERED", 3)
+    for number in range(8):
+        await ask(app, "POST", f"{SUBMIT}/{number}")
+        assert 0 < len(remembered) <= 3

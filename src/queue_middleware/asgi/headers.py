@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from queue_middleware.jobs.models import Headers
@@ -32,56 +33,68 @@ _NOT_KEPT = _HOP_BY_HOP | _FOR_RUNNER | {b"date", b"server"}
 MAX_HEADER_BYTES = 32 * 1024
 """Bytes of all headers of a submission, and of those that a task sets for its call."""
 
-_REPLAYED, _FAL, _CONNECTION = 1, 2, 4
-"""How a request header is treated, as bits."""
+_REPLAYED, _DROPPED, _REPLAYED_FAL, _DROPPED_FAL, _FROM_BROWSER, _LENGTH, _CONNECTION = range(7)
+"""How a request header is treated. Those from browsers are replayed."""
+_SPECIAL = {
+    b"origin": _FROM_BROWSER, b"sec-fetch-site": _FROM_BROWSER, b"content-length": _LENGTH, b"connection": _CONNECTION,
+}  # fmt: skip
 
 _MAX_CACHED_NAME = 64
-"""Bytes. The treatment of shorter names is cached; some servers accept names of megabytes."""
+"""Bytes. Shorter names are cached."""
+_MAX_CACHED_NAMES = 512
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_CR, _LF, _NUL = b"\r\n\0"
 
 
 class RequestHeaders(Struct, frozen=True):
     """The headers of a submission, parsed once."""
 
+    private = frozenset({"text"})
+
     replayed: Headers
     """The headers that the application sees."""
-    values: bytes
-    """All values of the replayed headers in one text, for searching."""
+    text: bytes
+    """All names and values, one after the other, for searching. What is not in it is in no header."""
     fal_headers: Mapping[bytes, bytes]
     """`x-fal-*` headers, which address the queue. If one is repeated, the last value counts."""
     size: int
     """Bytes of all headers, separators included."""
+    lengths: tuple[bytes, ...] = ()
+    """The values of `Content-Length`."""
+    is_from_browser: bool = False
+    """Whether a header names the page that made a browser send the request (`Origin`, `Sec-Fetch-Site`)."""
 
 
 def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = is_set_by_proxies) -> RequestHeaders:
     """Parse the headers of a submission, names in lower case. `Connection` cannot remove those that `is_set_by_proxies`."""
     kept: list[tuple[bytes, bytes]] = []
-    values: list[bytes] = []
     fal_headers: dict[bytes, bytes] = {}
-    size = 4 * len(headers)
-    connection = False
+    lengths: tuple[bytes, ...] = ()
+    is_from_browser = has_connection = False
     for pair in headers:
-        name, value = pair
-        size += len(name) + len(value)
-        treatment = _treatment(name) if len(name) < _MAX_CACHED_NAME else _treatment.__wrapped__(name)
-        if treatment & _REPLAYED:
+        treatment = _treatments[pair[0]]
+        if treatment == _REPLAYED:
             kept.append(pair)
-            values.append(value)
-        if treatment & _FAL:
-            fal_headers[name] = value
-        elif treatment & _CONNECTION:
-            connection = True
-    if connection:
-        named = _named_by_connection(headers)
-        # Otherwise a client could remove headers that the proxy sets, by naming them in `Connection`.
-        kept = [pair for pair in kept if pair[0] not in named or is_set_by_proxies(pair[0])]
-    # One search over all values, because it nearly always finds nothing.
-    text = b" ".join(values)
-    if _BAD_VALUE.search(text):
-        kept = [pair for pair in kept if not _BAD_VALUE.search(pair[1])]
-    return RequestHeaders(tuple(kept), text, fal_headers, size)
+        elif treatment == _REPLAYED_FAL:
+            kept.append(pair)
+            fal_headers[pair[0]] = pair[1]
+        elif treatment == _DROPPED_FAL:
+            fal_headers[pair[0]] = pair[1]
+        elif treatment == _LENGTH:
+            lengths += (pair[1],)
+        elif treatment == _FROM_BROWSER:
+            kept.append(pair)
+            is_from_browser = True
+        elif treatment == _CONNECTION:
+            has_connection = True
+    if has_connection:
+        kept = _without_named(kept, headers, is_set_by_proxies)
+    # One search over everything, because it nearly always finds nothing.
+    text = b"".join(chain.from_iterable(headers))
+    if _is_bad(text):
+        kept = [pair for pair in kept if not _is_bad(pair[1])]
+    return RequestHeaders(tuple(kept), text, fal_headers, len(text) + 4 * len(headers), lengths, is_from_browser)
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
@@ -101,12 +114,17 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
             kept.append((name, value))
         elif name == b"connection":
             connection.append(value)
-    if _BAD_VALUE.search(b" ".join(values)):
+    if _is_bad(b"".join(values)):
         raise ValueError("a response header holds a line break or a null byte")
     if connection:
         named = _names(connection)
         kept = [pair for pair in kept if pair[0] not in named]
     return tuple(kept)
+
+
+def content_lengths(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """The values of `Content-Length`, as in `RequestHeaders.lengths`."""
+    return [value for name, value in headers if name == b"content-length"]
 
 
 def declared_length(headers: Headers) -> int | None:
@@ -117,11 +135,26 @@ def declared_length(headers: Headers) -> int | None:
     return None
 
 
-@lru_cache(maxsize=512)
-def _treatment(name: bytes) -> int:
-    """How a request header is treated. Names with `_` are not replayed: servers and gateways mistake it for `-`."""
-    replayed = name not in _NOT_REPLAYED and b"_" not in name and _TOKEN.fullmatch(name) is not None
-    return _REPLAYED * replayed | _FAL * name.startswith(b"x-fal-") | _CONNECTION * (name == b"connection")
+class _Treatments(dict[bytes, int]):
+    """How request headers are treated, by name. Short names are remembered; some servers accept names of megabytes."""
+
+    def __missing__(self, name: bytes) -> int:
+        treatment = _SPECIAL.get(name)
+        if treatment is None:
+            # Names with `_` are not replayed: servers and gateways mistake it for `-`.
+            is_replayed = name not in _NOT_REPLAYED and b"_" not in name and _TOKEN.fullmatch(name) is not None
+            if name.startswith(b"x-fal-"):
+                treatment = _REPLAYED_FAL if is_replayed else _DROPPED_FAL
+            else:
+                treatment = _REPLAYED if is_replayed else _DROPPED
+        if len(name) < _MAX_CACHED_NAME:
+            if len(self) >= _MAX_CACHED_NAMES:
+                self.clear()
+            self[name] = treatment
+        return treatment
+
+
+_treatments = _Treatments()
 
 
 @lru_cache(maxsize=512)
@@ -132,8 +165,17 @@ def _lower_token(name: bytes) -> bytes:
     return lower
 
 
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    return _names([value for name, value in headers if name == b"connection"])
+def _without_named(
+    kept: list[tuple[bytes, bytes]], headers: Headers, is_set_by_proxies: Callable[[bytes], bool]
+) -> list[tuple[bytes, bytes]]:
+    """Remove what `Connection` names, except headers that a proxy sets, which a client could remove otherwise."""
+    named = _names([value for name, value in headers if name == b"connection"])
+    return [pair for pair in kept if pair[0] not in named or is_set_by_proxies(pair[0])]
+
+
+def _is_bad(value: bytes) -> bool:
+    """Whether it contains what no header value may contain. Searching for one byte is the fastest search there is."""
+    return _LF in value or _CR in value or _NUL in value
 
 
 def _names(connection: Iterable[bytes]) -> frozenset[bytes]:

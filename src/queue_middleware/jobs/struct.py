@@ -13,7 +13,7 @@ _PRIVATE = frozenset(
     {
         "body", "callback_id", "credentials", "data", "fal_headers", "headers", "labels", "message", "on_complete", "query",
         "replayed", "response_body", "result_url", "result_url_template", "salt", "stage", "target", "url", "url_template",
-        "values", "webhook",
+        "webhook",
     }
 )  # fmt: skip
 """Fields with data that a client, a provider or an application has sent, and URLs, whose query may contain a key."""

@@ -208,22 +208,22 @@ class Runtime:
 
         Send the response inside `with submission:`; a claimed job starts after it, even if the caller is cancelled before.
         """
-        worker, store = self.services.worker, self.services.stores.jobs
+        services = self.services
+        worker, store = services.worker, services.stores.jobs
         submission = Submission(worker)
+        if not worker.reserve(new):
+            storing = store.submit(new)
+        else:
+            try:
+                storing = store.submit(new, start=True, on_claim=submission.claimed)
+            except BaseException:
+                submission.claimed(None)
+                raise
         try:
-            if not worker.reserve(new):
-                result = await store.submit(new)
-            else:
-                try:
-                    storing = store.submit(new, start=True, on_claim=submission.claimed)
-                except BaseException:
-                    submission.claimed(None)
-                    raise
-                result = await storing
+            submission.result = result = await storing
         except BaseException:
             submission.close()
             raise
-        submission.result = result
         self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
 

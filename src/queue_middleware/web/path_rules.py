@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from fnmatch import translate
-from functools import lru_cache
 from urllib.parse import unquote, unquote_to_bytes
 
 from queue_middleware.errors import BadRequest, NotAllowed, UriTooLong
@@ -34,7 +33,6 @@ class PathRules:
             raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' lists the allowed paths")
 
 
-@lru_cache(maxsize=256)
 def check_target(target: str, prefix: str) -> None:
     """Refuse a percent-encoded path that an intermediary may read differently. Raises `BadRequest`.
 

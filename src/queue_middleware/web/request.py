@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from queue_middleware.asgi.headers import RequestHeaders
 from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailable
 from queue_middleware.jobs.models import Headers
 
@@ -41,13 +43,15 @@ class QueueRequest(Generic[RouteT]):
     """State of one request while it is served."""
 
     __slots__ = (
-        "body_unread", "cancelling", "identity", "interruption", "measured", "receive", "request_id", "route", "scope",
-        "send", "size", "split_path", "stalled", "started",
+        "body_unread", "cancelling", "headers", "identity", "interruption", "measured", "receive", "request_id", "route",
+        "scope", "send", "size", "split_path", "stalled", "started",
     )  # fmt: skip
 
     split_path: SplitPath
     route: RouteT
     """Set by the endpoints that match the request."""
+    headers: RequestHeaders
+    """Set by the router for an endpoint that changes something."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -76,11 +80,6 @@ class QueueRequest(Generic[RouteT]):
         """The client that limits count this request for, as in `NewJob.client`."""
         return client_of(self.identity, self.scope)
 
-    @property
-    def headers(self) -> Headers:
-        """Header names in lower case, as ASGI has them."""
-        return tuple(self.scope["headers"])
-
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Begin a response whose body follows through `send`."""
         self.started = True
@@ -97,15 +96,19 @@ class QueueRequest(Generic[RouteT]):
         if self.started:
             # Raised into the server, which closes the connection.
             raise RuntimeError("the response cannot be completed: its body could not be read")
-        await self.start_json(status, len(body), extra)
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": self._json_headers(len(body), extra)})
         await self.send({"type": "http.response.body", "body": body})
 
     async def start_json(self, status: int, length: int, extra: Headers = ()) -> None:
         """Begin a JSON response of `length` bytes, which follow through `send`."""
+        await self.start(status, self._json_headers(length, extra))
+
+    def _json_headers(self, length: int, extra: Headers) -> list[tuple[bytes, bytes]]:
         headers = [_JSON, (b"content-length", b"%d" % length), *extra]
         if self.request_id:
             headers.append((b"x-fal-request-id", self.request_id.encode()))
-        await self.start(status, headers)
+        return headers
 
 
 class Endpoint(NamedTuple):
@@ -139,34 +142,40 @@ class BodyReader:
         self._reading: dict[QueueRequest[Any], asyncio.Task[Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the next check is scheduled; None while nothing is read."""
+        self._thread = 0
+        """The thread of that loop."""
 
-    async def read(self, request: QueueRequest[Any], headers: Headers) -> bytes:
-        """Return the whole body.
+    async def read(self, request: QueueRequest[Any], lengths: Iterable[bytes]) -> bytes:
+        """Return the whole body. `lengths`: the values of `Content-Length`.
 
         Raises `TooLarge` as soon as that is known, `BodyTooSlow`, `Unavailable`, and `ClientDisconnected`.
         """
-        for name, value in headers:
-            if name == b"content-length" and value.isdigit() and (len(value) > 15 or int(value) > self._max_size):
+        for value in lengths:
+            if value.isdigit() and (len(value) > 15 or int(value) > self._max_size):
                 raise TooLarge(f"the body has {value[:15].decode()} bytes or more; the maximum is {self._max_size}")
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - servers call applications in tasks
-        self._reading[request] = task
-        if self._loop is not task.get_loop():
-            self._schedule_check(task.get_loop())
+        # With the loop that is known: to look for the running loop, Python 3.11 asks the system for the id of the process.
+        task = asyncio.current_task(self._loop) if self._thread == threading.get_ident() else None
+        self._reading[request] = task or self._begin_checks()
         try:
-            return await self._chunks(request)
+            message = await request.receive()
+            body = message.get("body", b"")
+            if message["type"] == "http.disconnect" or message.get("more_body", False) or type(body) is not bytes:
+                return await self._join(request, message)
+            self._count(request, len(body))
+            request.body_unread = False
+            return body
         except asyncio.CancelledError:
             # A cancellation from elsewhere takes precedence over that of `_interrupt`, as in `asyncio.timeout`.
-            if request.interruption is None or task.uncancel() > request.cancelling:
+            if request.interruption is None or self._reading[request].uncancel() > request.cancelling:
                 raise
             raise request.interruption from None
         finally:
             del self._reading[request]
 
-    async def _chunks(self, request: QueueRequest[Any]) -> bytes:
+    async def _join(self, request: QueueRequest[Any], message: Message) -> bytes:
+        """The body that begins with `message`, if it is not the only one."""
         chunks: list[bytes | bytearray] = []
         while True:
-            message = await request.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnected
             chunk = message.get("body", b"")
@@ -176,15 +185,20 @@ class BodyReader:
                 chunks[-1] += chunk
             else:
                 chunks.append(chunk)
-            request.size += len(chunk)
-            self._held += len(chunk)
-            if request.size > self._max_size:
-                raise TooLarge(f"the body is larger than {self._max_size} bytes")
-            while self._held > self._budget:
-                self._make_room(request)
+            self._count(request, len(chunk))
             if not message.get("more_body", False):
                 request.body_unread = False
                 return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+            message = await request.receive()
+
+    def _count(self, request: QueueRequest[Any], size: int) -> None:
+        """Count bytes that have arrived, and make room for them."""
+        request.size += size
+        self._held += size
+        if request.size > self._max_size:
+            raise TooLarge(f"the body is larger than {self._max_size} bytes")
+        while self._held > self._budget:
+            self._make_room(request)
 
     def done(self, request: QueueRequest[Any]) -> None:
         """Return the memory of the request's body to the budget. Idempotent."""
@@ -193,8 +207,16 @@ class BodyReader:
 
     # --- checks of the bodies that are being read
 
+    def _begin_checks(self) -> asyncio.Task[Any]:
+        """Schedule checks in the running event loop, which has none. Returns the current task."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # noqa: S101 - servers call applications in tasks
+        self._schedule_check(loop)
+        return task
+
     def _schedule_check(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop, self._thread = loop, threading.get_ident()
         loop.call_later(self._interval, self._check, loop)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -210,7 +232,7 @@ class BodyReader:
         if self._reading:
             self._schedule_check(loop)
         else:
-            self._loop = None
+            self._loop, self._thread = None, 0
 
     def _make_room(self, request: QueueRequest[Any]) -> None:
         """End another body so that this one can go on. Raises `Unavailable` if this one has to give way."""

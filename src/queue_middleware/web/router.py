@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from queue_middleware.asgi.headers import read_headers
+from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import Headers
 from queue_middleware.runtime.runtime import Runtime
@@ -26,6 +28,10 @@ from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpo
 from .urls import SplitPath, split_path
 
 _CLOSE = (b"connection", b"close")
+_MAX_REMEMBERED = 1024
+"""Paths whose endpoints are remembered, because clients poll and submit to the same ones."""
+_MAX_REMEMBERED_PATH = 1024
+"""Characters of such a path, decoded and encoded, with its root path."""
 
 
 class Endpoints(Protocol):
@@ -45,6 +51,15 @@ class EndpointMount(NamedTuple):
     endpoints: Endpoints
 
 
+class Match(NamedTuple):
+    """What is known of a request from its method and its path."""
+
+    endpoint: Endpoint
+    split_path: SplitPath
+    route: Any
+    body_unread: bool
+
+
 class Router:
     """Everything below the prefix, and all paths of the hosts that belong to the queue."""
 
@@ -53,6 +68,7 @@ class Router:
         self._runtime = runtime
         self._access = access
         self._cross_site = CrossSiteCheck(settings)
+        self._is_set_by_proxies = ProxyHeaders(settings.proxy_headers).is_set_by_proxies
         self._prefix = settings.prefix
         bodies = BodyReader(settings.max_request_body, MAX_SUBMISSION_BYTES, settings.body_timeout)
         document = partial(
@@ -61,16 +77,23 @@ class Router:
         self._fal = FalEndpoints(runtime, bodies, document)
         """Serves what no row of the table accepts."""
         self._mounts = (EndpointMount(_is_task_path, TaskEndpoints(runtime, bodies)),)
+        self._matches: dict[tuple[str, str, str, bytes | None], Match] = {}
+        """What `FalEndpoints.match` has found, by method and path. Task paths are not in it: they may contain secrets."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request below the prefix, or to one of `fal_hosts`."""
         request: QueueRequest[Any] = QueueRequest(scope, receive, send)
-        request.split_path = path = split_path(scope, self._prefix)
-        endpoints = self._endpoints(path)
+        key = scope["method"], scope["path"], scope.get("root_path", ""), scope.get("raw_path")
         try:
-            endpoint = endpoints.match(request)
+            match = self._matches.get(key)
+            if match is None:
+                endpoint = self._match(request, key)
+            else:
+                endpoint, request.split_path, request.route, request.body_unread = match
             if endpoint.changes:
-                self._cross_site.check(scope)
+                request.headers = headers = read_headers(scope["headers"], self._is_set_by_proxies)
+                if headers.is_from_browser:
+                    self._cross_site.check(scope)
             self._runtime.check_running()
             if self._access.required and not endpoint.is_public:
                 request.identity = await self._access.authenticate(scope)
@@ -78,8 +101,21 @@ class Router:
         except ClientDisconnected:
             return
         except QueueError as error:
-            status, body, headers = endpoints.error_response(request, error)
-            await request.respond(status, body, (*headers, _CLOSE) if request.body_unread else headers)
+            status, body, extra = self._endpoints(request.split_path).error_response(request, error)
+            await request.respond(status, body, (*extra, _CLOSE) if request.body_unread else extra)
+
+    def _match(self, request: QueueRequest[Any], key: tuple[str, str, str, bytes | None]) -> Endpoint:
+        """Find the endpoint of a request whose path has not been seen before, or is not remembered."""
+        request.split_path = path = split_path(request.scope, self._prefix)
+        endpoints = self._endpoints(path)
+        endpoint = endpoints.match(request)
+        raw = key[3] or b""
+        # Some servers leave the query in the raw path, and a query may contain a key.
+        if endpoints is self._fal and len(key[1]) + len(key[2]) + len(raw) < _MAX_REMEMBERED_PATH and b"?" not in raw:
+            if len(self._matches) >= _MAX_REMEMBERED:
+                self._matches.clear()
+            self._matches[key] = Match(endpoint, path, request.route, request.body_unread)
+        return endpoint
 
     def _endpoints(self, path: SplitPath) -> Endpoints:
         for mount in self._mounts:

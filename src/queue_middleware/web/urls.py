@@ -21,8 +21,6 @@ _NAME_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[A-Za-z0-9._~:%
 """RFC 9112 §3.2, RFC 3986 §3.2.2."""
 _MOST_LAYERS = 64
 """Middlewares that are unwrapped at most; one may wrap itself."""
-_MAX_CACHED_PATH = 512
-"""Characters. Shorter paths are cached, because clients poll the same ones."""
 _LONGEST_HOST = 300
 """Characters. A name has 253 at most (RFC 1035 §2.3.4)."""
 
@@ -42,7 +40,8 @@ class SplitPath(Struct, frozen=True):
 
 def is_ours(scope: Scope, prefix: str, root: str = "") -> bool:
     """Whether the path is the prefix or below it. `root`: the application's root path, used if the server gives none."""
-    return _start(scope["path"], scope.get("root_path") or root, prefix) is not None
+    root = scope.get("root_path") or root
+    return _start(scope["path"], root, prefix) is not None if root else _below(scope["path"], prefix, 0)
 
 
 def declared_root(app: object) -> str:
@@ -78,13 +77,7 @@ def _spellings(host: bytes) -> tuple[bytes, ...]:
 
 def split_path(scope: Scope, prefix: str) -> SplitPath:
     """Split the path. A request that is not below the prefix was sent to one of `fal_hosts`."""
-    path: str = scope["path"]
-    split = _split if len(path) < _MAX_CACHED_PATH else _split.__wrapped__
-    return split(path, scope.get("root_path", ""), raw_path(scope), prefix)
-
-
-@lru_cache(maxsize=1024)
-def _split(path: str, root: str, raw: str, prefix: str) -> SplitPath:
+    path, root, raw = scope["path"], scope.get("root_path", ""), raw_path(scope)
     start = _start(path, root, prefix)
     at_host = start is None
     if start is None:
@@ -166,4 +159,4 @@ def client_address(scope: Scope) -> tuple[str, int] | None:
 def server_address(scope: Scope) -> tuple[str, int | None] | None:
     """Host and port of the server, which may have no port."""
     server: Any = scope.get("server")
-    return (str(server[0]), server[1]) if server and isinstance(server[1], int | None) else None
+    return (str(server[0]), server[1]) if server and (server[1] is None or isinstance(server[1], int)) else None

@@ -5,12 +5,29 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.tasks.placeholders import has_placeholder, has_placeholder_in_url, substitute, substitute_in_url
+from queue_middleware.tasks.placeholders import (
+    has_placeholder,
+    has_placeholder_in_url,
+    may_have_placeholder,
+    substitute,
+    substitute_in_url,
+)
 from tests.support.factories import make_request
 
 URL = "https://service.example/fal/queue/v1/callbacks/00ff"
 ENCODED = b"https%3A%2F%2Fservice.example%2Ffal%2Fqueue%2Fv1%2Fcallbacks%2F00ff"
 FORM = ((b"content-type", b"application/x-www-form-urlencoded; charset=utf-8"),)
+
+
+@pytest.mark.parametrize(
+    ("texts", "may_have"),
+    [
+        ([], False), ([b"", b"a_b"], False), ([b"callback-url"], False), ([b"callback_ur", b"l"], False),
+        ([b"", b"a", b"x{callback_url}"], True), ([b"%7Basyncqueue_callback_url%7d", b""], True), ([b"callback_url"], True),
+    ],
+)  # fmt: skip
+def test_the_quick_check_misses_nothing(texts: list[bytes], may_have: bool) -> None:
+    assert may_have_placeholder(*texts) is may_have
 
 
 @pytest.mark.parametrize("placeholder", [b"{callback_url}", b"{asyncqueue_callback_url}"])

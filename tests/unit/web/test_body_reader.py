@@ -320,3 +320,46 @@ async def test_a_body_without_memory_does_not_give_way() -> None:
         assert waiting.ended is None
         assert late.ended is None
         assert isinstance(large.ended or other.ended, Unavailable)
+
+
+@pytest.mark.parametrize("body", [b"abc", bytearray(b"abc"), None])
+async def test_a_body_of_one_message(body: bytes | bytearray | None) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request"} if body is None else {"type": "http.request", "body": body}
+
+    reader = BodyReader(MOST, 10**9, 20.0)
+    call = QueueRequest[Any](http_scope("POST", b"/x"), receive, respond)
+    call.body_unread = True
+    result = await reader.read(call, (b"3",))
+    assert (result, type(result)) == (bytes(body or b""), bytes)
+    assert (call.body_unread, reader._held) == (False, len(result))
+
+
+@pytest.mark.parametrize("lengths", [(b"1001",), (b"5", b"1001"), (b"0" * 16,)])
+async def test_a_declared_length_above_the_limit_is_refused_unread(lengths: tuple[bytes, ...]) -> None:
+    call = QueueRequest[Any](http_scope("POST", b"/x"), respond, respond)
+    with pytest.raises(TooLarge, match="bytes or more; the maximum is 1000"):
+        await BodyReader(MOST, 10**9, 20.0).read(call, lengths)
+
+
+def test_event_loops_of_two_threads_do_not_share_a_task() -> None:
+    """The queue may start again in another thread while the check of the first loop is still due."""
+    reader = BodyReader(10**6, 10**9, 20.0)
+
+    async def read() -> None:
+        call = QueueRequest[Any](http_scope("POST", b"/x"), lambda: _whole(1), respond)
+        reading: list[Any] = []
+        call.receive = lambda: _observed(reader, call, reading)
+        await reader.read(call, ())
+        assert reading == [asyncio.current_task()]
+
+    async def read_in_two_threads() -> None:
+        await read()
+        await asyncio.to_thread(asyncio.run, read())
+
+    asyncio.run(read_in_two_threads())
+
+
+async def _observed(reader: BodyReader, call: QueueRequest[Any], reading: list[Any]) -> Message:
+    reading.append(reader._reading[call])
+    return await _whole(1)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
+from queue_middleware.asgi.headers import content_lengths
 from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
 from queue_middleware.jobs.chunks import iter_chunks
 from queue_middleware.jobs.models import CHUNK_SIZE, CancelOutcome, Headers, StoredResponse
@@ -80,7 +81,7 @@ class TaskEndpoints:
 
     async def _create(self, request: Request) -> None:
         try:
-            body = await self._bodies.read(request, request.headers)
+            body = await self._bodies.read(request, request.headers.lengths)
             submission, created = await self._creator.create(request, body)
         finally:
             self._bodies.done(request)
@@ -161,11 +162,12 @@ class TaskEndpoints:
 
     async def _callback(self, request: Request) -> None:
         callbacks = self._runtime.callbacks
+        headers: Headers = tuple(request.scope["headers"])
         try:
             # Looked up before the body is read: a body for an unknown id takes no memory.
             await callbacks.find_job(SecretIdKind.CALLBACK, request.route.id)
-            body = await self._callback_bodies.read(request, request.headers)
-            await callbacks.receive_callback(request.route.id, request.headers, body)
+            body = await self._callback_bodies.read(request, content_lengths(headers))
+            await callbacks.receive_callback(request.route.id, headers, body)
         except UnknownRequest:
             self._limiter.count(address_of(request.scope))
             raise UnknownRequest(_NO_CALLBACK) from None
@@ -177,7 +179,7 @@ class TaskEndpoints:
         callbacks = self._runtime.callbacks
         try:
             await callbacks.find_job(SecretIdKind.SIGNAL, request.route.id)
-            body = await self._callback_bodies.read(request, request.headers)
+            body = await self._callback_bodies.read(request, request.headers.lengths)
             job = await callbacks.receive_signal(request.route.id, body)
         except UnknownRequest:
             self._limiter.count(address_of(request.scope))

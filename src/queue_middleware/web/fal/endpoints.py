@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 
-from queue_middleware.asgi.scope import origin
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
 from queue_middleware.jobs.chunks import iter_chunks
 from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
@@ -14,12 +13,11 @@ from queue_middleware.jobs.models import CancelOutcome, Headers, Job, JobResult
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.web.request import BodyReader, Endpoint, QueueRequest
 from queue_middleware.web.result_headers import served_headers
-from queue_middleware.web.urls import base_url, host_of
 
 from . import responses
 from .event_ids import read_resume_point
+from .links import links_of
 from .logs import LogCache
-from .responses import Links
 from .routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
 from .status_stream import StatusStream
 from .submit import Submitter
@@ -39,7 +37,7 @@ class FalEndpoints:
         self._submitter = Submitter(runtime, bodies)
         self._logs = LogCache(runtime.logs)
         handlers: dict[Operation, Callable[[Request], Awaitable[None]]] = {
-            Operation.SUBMIT: self._submit,
+            Operation.SUBMIT: self._submitter.submit,
             Operation.STATUS: self._status,
             Operation.STREAM: self._stream,
             Operation.RESPONSE: self._response,
@@ -70,24 +68,18 @@ class FalEndpoints:
             return 404, responses.NOT_FOUND, ()
         return error.status, *responses.error_response(error)
 
-    async def _submit(self, request: Request) -> None:
-        links = self._links(request)  # may be refused, and then nothing is stored
-        with await self._submitter.submit(request) as submitted:
-            request.request_id = submitted.request_id
-            await request.respond(200, responses.submitted_body(submitted.request_id, submitted.position, links))
-
     async def _status(self, request: Request) -> None:
         job = await self._runtime.job(_request_id(request))
         _check_submitter(request, job)
         request.request_id = job.request_id
         # Read after the job: a job that had ended by then has all its lines.
         entries = await self._logs.get(job) if responses.wants_logs(request.scope["query_string"]) else None
-        body = responses.status_body(job, self._links(request), entries)
+        body = responses.status_body(job, links_of(request, self._settings), entries)
         await request.respond(200 if responses.is_over(job) else 202, body)
 
     async def _stream(self, request: Request) -> None:
         request_id = _request_id(request)
-        links = self._links(request)
+        links = links_of(request, self._settings)
         lines = responses.wants_logs(request.scope["query_string"])
         async with self._runtime.follow(request_id, request.send, lines=lines) as follower:
             job = follower.snapshot.job
@@ -152,17 +144,7 @@ class FalEndpoints:
         await request.respond(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
 
     async def _document(self, request: Request) -> None:
-        await request.respond(200, self._render_document(self._links(request).base))
-
-    def _links(self, request: Request) -> Links:
-        """The URLs for this client, in the form that it used."""
-        scope, app, public = request.scope, request.route.app, self._settings.public_url
-        if request.split_path.at_host:
-            # The host is the one that the client used; only the scheme is better known from `public_url`.
-            scheme = scope.get("scheme", "http") if public is None else public.partition(":")[0]
-            return Links(origin(scheme, host_of(scope), scope.get("root_path", "")) + app, response_end="")
-        base = base_url(scope, self._settings)
-        return Links(f"{base}/run{app}", response_end="") if app else Links(base)
+        await request.respond(200, self._render_document(links_of(request, self._settings).base))
 
 
 def _request_id(request: Request) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from functools import lru_cache
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
 from queue_middleware.jobs.ids import is_request_id
@@ -86,20 +85,11 @@ class Route(Struct, frozen=True):
     """In the queue form `/owner/alias`, with its namespace in front if it has one; empty in the gateway form."""
 
 
-_MAX_CACHED_PATH = 512
-"""Characters. Routes of shorter paths are cached, because clients poll the same ones."""
-
-
 def find_route(method: str, path: str) -> Route:
     """The route of a percent-encoded path after the prefix. Raises `UnknownRoute`, `MethodNotAllowed`.
 
     A slash at the end is accepted, because no client of fal follows redirects.
     """
-    return _find_route(method, path) if len(path) < _MAX_CACHED_PATH else _find_route.__wrapped__(method, path)
-
-
-@lru_cache(maxsize=1024)
-def _find_route(method: str, path: str) -> Route:
     if path == "/submit" or path.startswith("/submit/"):
         route = Route(Operation.SUBMIT, target=path.removeprefix("/submit") or "/")
     elif path.startswith("/run/"):

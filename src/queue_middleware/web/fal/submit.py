@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
-from queue_middleware.asgi.headers import MAX_HEADER_BYTES, RequestHeaders, read_headers
+from queue_middleware.asgi.headers import MAX_HEADER_BYTES
 from queue_middleware.asgi.mount import read_mount
-from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.errors import BadRequest, HeadersTooLarge
-from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
+from queue_middleware.jobs.models import NewJob, StoredRequest
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.tasks.placeholders import MARKER, has_placeholder
+from queue_middleware.tasks.placeholders import has_placeholder, may_have_placeholder
+from queue_middleware.web.auth import client_of
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
-from queue_middleware.worker.starts import Submission
 
+from .links import links_of
 from .params import SubmitOptions, read_options
+from .responses import submitted_body
 from .routes import Route
+
+_MAX_CACHED_PATH = 512
+"""Bytes. Shorter paths are checked once."""
+_MAX_CACHED_PATHS = 1024
 
 
 class Submitter:
@@ -30,22 +35,57 @@ class Submitter:
         self._bodies = bodies
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
-        self._proxy = ProxyHeaders(runtime.settings.proxy_headers)
+        self._usual_options = read_options({}, {}, runtime.settings.max_attempts)
+        """The options of a submission that asks for nothing."""
+        self._calls: dict[tuple[str, str], bytes] = {}
+        """The paths of calls that `PathRules` accepts, by root path and target."""
 
-    async def submit(self, request: QueueRequest[Route]) -> Submission:
-        """Check, read and store a submission. Raises a `QueueError` or `ClientDisconnected`; then nothing is stored.
+    async def submit(self, request: QueueRequest[Route]) -> None:
+        """Check, read and store a submission, and respond.
 
-        Send the response inside `with` of the returned submission.
+        Raises a `QueueError` or `ClientDisconnected`; then nothing is stored.
         """
-        headers: Headers = tuple(request.scope["headers"])
-        query, parameters = split_query(request.scope["query_string"])
-        request.body_unread = True
-        read = read_headers(headers, self._proxy.is_set_by_proxies)
-        if read.size > MAX_HEADER_BYTES:
-            raise HeadersTooLarge(f"the headers take {read.size} bytes; the maximum is {MAX_HEADER_BYTES}")
-        check_length(request.route.target, query)
-        self._paths.check(request.route.target)
-        options = read_options(read.fal_headers, parameters, self._settings.max_attempts)
+        links = links_of(request, self._settings)
+        query: bytes = request.scope["query_string"]
+        parameters: Mapping[str, str] = {}
+        if query:
+            query, parameters = split_query(query)
+        headers = request.headers
+        if headers.size > MAX_HEADER_BYTES:
+            raise HeadersTooLarge(f"the headers take {headers.size} bytes; the maximum is {MAX_HEADER_BYTES}")
+        if query:
+            check_length(request.route.target, query)
+        raw_path = self._calls.get((request.split_path.root, request.route.target)) or self._check_path(request)
+        options = self._usual_options
+        if parameters or headers.fal_headers:
+            options = self._read_options(headers.fal_headers, parameters)
+        try:
+            body = await self._bodies.read(request, headers.lengths)
+            submission = await self._runtime.submit(self._new_job(request, raw_path, query, options, body))
+        finally:
+            self._bodies.done(request)
+        try:
+            submitted = submission.result
+            request.request_id = submitted.request_id
+            await request.respond(200, submitted_body(submitted.request_id, submitted.position, links))
+        finally:
+            submission.close()
+
+    def _check_path(self, request: QueueRequest[Route]) -> bytes:
+        """The path of the call with its root path. Raises `UriTooLong`, `BadRequest`, `NotAllowed`."""
+        root, target = request.split_path.root, request.route.target
+        check_length(target, b"")
+        self._paths.check(target)
+        raw_path = (root + target).encode("latin-1")
+        if len(raw_path) < _MAX_CACHED_PATH:
+            if len(self._calls) >= _MAX_CACHED_PATHS:
+                self._calls.clear()
+            self._calls[root, target] = raw_path
+        return raw_path
+
+    def _read_options(self, headers: Mapping[bytes, bytes], parameters: Mapping[str, str]) -> SubmitOptions:
+        """The options that a submission asks for. Raises `BadRequest`, `InvalidWebhook`."""
+        options = read_options(headers, parameters, self._settings.max_attempts)
         if options.callback_timeout is not None and options.callback_timeout > self._settings.max_wait:
             most = self._settings.max_wait
             raise BadRequest(
@@ -53,44 +93,41 @@ class Submitter:
             )
         if options.webhook is not None:
             options = options.replace(webhook=self._runtime.check_webhook(options.webhook))
-        try:
-            body = await self._bodies.read(request, headers)
-            return await self._runtime.submit(self._new_job(request, read, query, options, body))
-        finally:
-            self._bodies.done(request)
+        return options
 
     def _new_job(
-        self, request: QueueRequest[Route], headers: RequestHeaders, query: bytes, options: SubmitOptions, body: bytes
+        self, request: QueueRequest[Route], raw_path: bytes, query: bytes, options: SubmitOptions, body: bytes
     ) -> NewJob:
-        scope = request.scope
-        client = client_address(scope)
+        scope, headers = request.scope, request.headers
+        method = scope["method"]
         stored = StoredRequest(
-            method=scope["method"],
-            root_path=scope.get("root_path", ""),
-            raw_path=(request.split_path.root + request.route.target).encode("latin-1"),
-            query=query,
-            headers=headers.replayed,
-            client=client,
-            server=server_address(scope),
-            scheme=scope.get("scheme", "http"),
-            http_version=scope.get("http_version", "1.1"),
-            body=body,
-            mount=read_mount(scope),
+            method,
+            scope.get("root_path", ""),
+            raw_path,
+            query,
+            headers.replayed,
+            client_address(scope),
+            server_address(scope),
+            scope.get("scheme", "http"),
+            scope.get("http_version", "1.1"),
+            body,
+            read_mount(scope),
         )
         new = NewJob(
-            request=stored,
-            client=request.client,
-            retry=options.retry,
-            priority=options.priority,
-            start_timeout=options.start_timeout,
-            webhook=options.webhook,
-            max_queue_length=options.max_queue_length,
-            unstored_response=not options.store_io,
-            webhook_kinds=options.webhook_kinds,
-            route=self._runtime.routes.of(request.route.target, stored.method, scope),
+            stored,
+            client_of(request.identity, scope),
+            options.retry,
+            options.priority,
+            options.start_timeout,
+            options.webhook,
+            options.max_queue_length,
+            not options.store_io,
+            None,
+            None,
+            options.webhook_kinds,
+            self._runtime.routes.of(request.route.target, method, scope),
         )
-        wanted = MARKER in body or MARKER in headers.values or MARKER in query or MARKER in stored.raw_path
-        if wanted or options.callback_timeout is not None:
+        if options.callback_timeout is not None or may_have_placeholder(body, headers.text, query, raw_path):
             return self._with_task(request, new, options)
         return new
 
