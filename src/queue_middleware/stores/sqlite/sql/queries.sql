@@ -17,6 +17,14 @@ INSERT INTO job (id, id_random, state, priority, client, attempt, max_attempts, 
     fails_on_crash, route)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 >= 0;
 
+-- name: insert_started_jobs
+-- Plain jobs that start at once. Parameters: priority, owner, lease_until, started_at, fails_on_crash.
+-- Columns: id, id_random, client, max_attempts, webhook (empty: no webhook), token, route.
+INSERT INTO job (id, id_random, state, priority, client, attempt, max_attempts, webhook, owner, token, lease_until, started_at,
+    fails_on_crash, route)
+SELECT column1, column2, 'running', ?, column3, 1, column4, nullif(column5, ''), ?, column6, ?, ?, ?, column7
+FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 >= 0;
+
 -- name: put_payloads
 -- Inserts new requests, and replaces requests by their responses.
 INSERT OR REPLACE INTO payload (job_id, head, body, chunks)
