@@ -15,6 +15,9 @@ from queue_middleware.stores.common.transaction import NotBatchable, Routes
 from .sql import SQL, bind, execute_rows
 from .sql.schema import check_schema
 
+INVALID = -1
+"""The version of counters that must be read again."""
+
 
 @dataclass(slots=True)
 class BacklogCounters:
@@ -23,7 +26,7 @@ class BacklogCounters:
     Used in the writer's thread. `common.transaction.Backlog` describes the fields.
     """
 
-    version: int = -1
+    version: int = INVALID
     queued: Counter[int] = field(default_factory=Counter)
     delayed: int = 0
     suspects: int = 0
@@ -58,7 +61,7 @@ class BacklogCounters:
 
     def invalidate(self) -> None:
         """Count again at the next `refresh`."""
-        self.version = -1
+        self.version = INVALID
 
     @property
     def waiting(self) -> int:
@@ -142,7 +145,8 @@ class SQLiteTransaction:
 
     def refresh(self) -> bool:
         """Bring `backlog` up to date. True if another connection has written since."""
-        return self.backlog.refresh(self.connection)
+        # It is up to date when the transaction begins, and no other connection can write before its end.
+        return self.backlog.version == INVALID and self.backlog.refresh(self.connection)
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """The size of one client's queue."""
