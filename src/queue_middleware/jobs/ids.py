@@ -11,19 +11,28 @@ import re
 from queue_middleware.errors import BadRequest
 
 SEQUENCE_BITS = 15
+RANDOM_BYTES = 10
+"""Bytes of an id after its time."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def format_request_id(key: int, random_part: bytes) -> str:
-    """The public id of the job with this key. `random_part` is what `make_random_part` returned when the job was created."""
-    text = f"{key >> SEQUENCE_BITS:012x}{random_part.hex()}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def format_request_id(key: int, random_part: bytes | bytearray) -> str:
+    """The public id of the job with this key. `random_part` is what `make_random_parts` returned when the job was created."""
+    time, rest = f"{key >> SEQUENCE_BITS:012x}", random_part.hex()
+    return f"{time[:8]}-{time[8:]}-{rest[:4]}-{rest[4:8]}-{rest[8:]}"
 
 
-def make_random_part(random: bytes) -> bytes:
-    """The part of an id after the time: ten random bytes with version and variant set, so that 74 bits stay random."""
-    return bytes((0x70 | random[0] & 0x0F, random[1], 0x80 | random[2] & 0x3F)) + random[3:10]
+_VERSION = bytes(0x70 | byte & 0x0F for byte in range(256))
+_VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))
+
+
+def make_random_parts(random: bytes) -> bytearray:
+    """The parts of ids after the time: `RANDOM_BYTES` for each id, with version and variant set; 74 bits stay random."""
+    parts = bytearray(random)
+    parts[0::RANDOM_BYTES] = parts[0::RANDOM_BYTES].translate(_VERSION)
+    parts[2::RANDOM_BYTES] = parts[2::RANDOM_BYTES].translate(_VARIANT)
+    return parts
 
 
 def is_request_id(text: str) -> bool:

@@ -116,8 +116,7 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
 
 def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
     """End jobs with a response or a failure: result, state and webhook are written in one transaction."""
-    rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
-    held = transaction.held("finish_jobs", rows)
+    held = _end_held(transaction, batch)
     if len(held) == len(batch):
         _store_outcomes(transaction, batch)
         return [True] * len(batch)
@@ -150,6 +149,15 @@ def _store_outcomes(transaction: Transaction, batch: Sequence[EndedAttempt]) -> 
             transaction.change("delete_request_chunks", (key,))
     insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     notify_next_suspect(transaction)
+
+
+def _end_held(transaction: Transaction, batch: Sequence[EndedAttempt]) -> Sequence[tuple[Any, ...]]:
+    """Write the final states. Returns a row, which begins with key and token, for each claim that was held."""
+    completed = [(key, token, outcome.status) for key, token, _, outcome, _ in batch if isinstance(outcome, StoredResponse)]
+    if len(completed) == len(batch):  # as a rule
+        return transaction.held("complete_jobs", completed, (transaction.now,))
+    rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
+    return transaction.held("finish_jobs", rows)
 
 
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:

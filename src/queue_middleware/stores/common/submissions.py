@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
-from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_random_part
-from queue_middleware.jobs.models import Claim, JobState, NewJob, SubmitResult
+from queue_middleware.jobs.ids import RANDOM_BYTES, SEQUENCE_BITS, format_request_id, make_random_parts
+from queue_middleware.jobs.models import CHUNK_SIZE, Claim, JobState, NewJob, Priority, SubmitResult
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
 from .codec import encode_webhook_kinds, split_body
 from .jobs import promote
 from .task_rows import insert_submitted_task, is_scheduled
-from .transaction import Transaction
+from .transaction import QueueCounters, Transaction
 from .wall_clock import CLOCK_TOLERANCE
 from .webhook_events import add_started
+
+_NORMAL = int(Priority.NORMAL)
+_RUNNING, _QUEUED = JobState.RUNNING.value, JobState.QUEUED.value
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -48,46 +52,112 @@ Submissions = Sequence[tuple[NewJob, bytes, bool, Limits]]
 """Job, encoded request without its body, whether the job may start at once, limits."""
 
 
+class _Rows:
+    """The rows of a batch, which are inserted at its end."""
+
+    __slots__ = ("chunks", "jobs", "payloads", "special", "started")
+
+    def __init__(self) -> None:
+        self.started: list[tuple[Any, ...]] = []
+        self.jobs: list[tuple[Any, ...]] = []
+        self.payloads: list[tuple[int, bytes, bytes, int]] = []
+        self.chunks: list[tuple[int, int, bytes]] = []
+        self.special: list[tuple[int, NewJob, Claim | None]] = []
+
+
 def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | QueueError]:
     """Store new jobs. A job that may start at once is claimed if no other job is queued."""
     promote(transaction)
-    counters, key = transaction.counters, _next_key(transaction)
-    random = os.urandom(18 * len(batch))
+    counters, key, id_of = transaction.counters, _next_key(transaction), transaction.routes.id_of
+    tails = make_random_parts(os.urandom(RANDOM_BYTES * len(batch)))
+    tokens = array("Q", os.urandom(8 * len(batch)))
+    own_limits = batch[0][3]
+    all_start = _all_start(counters, own_limits)
     results: list[SubmitResult | QueueError] = []
-    jobs: list[tuple[Any, ...]] = []
-    payloads: list[tuple[int, bytes, bytes, int]] = []
-    chunks: list[tuple[int, int, bytes]] = []
-    special: list[tuple[int, NewJob]] = []
+    rows = _Rows()
     for number, (new, head, start, limits) in enumerate(batch):
-        if refusal := _refusal(transaction, new, limits, (batch, results)):
-            results.append(refusal)
-            continue
-        tail = make_random_part(random[18 * number : 18 * number + 10])
-        token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
-        public_id = format_request_id(key, tail)
-        starts = start and not counters.queued.total() and new.due_at is None
-        jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
-        first, *rest = split_body(new.request.body)
-        payloads.append((key, head, first, len(rest)))
-        if new.webhook_kinds or new.unstored_response or new.task is not None:
-            special.append((key, new))
-        if new.task is not None:
-            counters.begin_task(new.client)
-        chunks.extend((key, n, data) for n, data in enumerate(rest))
-        if starts:
-            claim = Claim(key, public_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route)
-            results.append(SubmitResult(public_id, 0, claim))
+        tail, token = tails[RANDOM_BYTES * number : RANDOM_BYTES * (number + 1)], tokens[number] >> 1
+        if start and all_start and limits is own_limits and _is_plain(new):
+            request, retry, client, webhook, route = new.request, new.retry, new.client, new.webhook, new.route
+            public_id = format_request_id(key, tail)
+            rows.started.append(
+                (key, tail, client, retry.max_attempts, webhook or "", token, id_of(transaction, request.method, route))
+            )
+            rows.payloads.append((key, head, request.body, 0))
+            claim = Claim(key, public_id, token, 1, retry, request, webhook, (), None, route)
+            result: SubmitResult | QueueError = SubmitResult(public_id, 0, claim)
         else:
-            results.append(SubmitResult(public_id, _enqueue(transaction, new)))
-        key += 1
-    transaction.rows("insert_jobs", jobs)
-    transaction.rows("insert_request_chunks", chunks)
-    transaction.payloads += payloads
+            result = _submit_unusual(transaction, (key, tail, token), rows, (batch, results))
+            all_start = _all_start(counters, own_limits)
+        results.append(result)
+        if isinstance(result, SubmitResult):
+            key += 1
     counters.last_key = key - 1
-    if special:
-        _insert_rare_rows(transaction, special)
-        _add_started(transaction, results)
+    _insert(transaction, rows, own_limits)
     return results
+
+
+def _all_start(counters: QueueCounters, limits: Limits) -> bool:
+    """Whether all plain jobs that may start at once do: no other job is queued, and no limit is reached."""
+    waiting = counters.waiting
+    return (
+        waiting == counters.delayed
+        and waiting < limits.queued
+        and waiting < limits.per_client
+        and counters.tasks < limits.tasks_per_client
+    )
+
+
+def _is_plain(new: NewJob) -> bool:
+    """Whether `insert_started_jobs` and one row for the request are enough for a job that starts at once."""
+    return (
+        new.priority == _NORMAL
+        and new.task is None
+        and new.due_at is None
+        and new.start_timeout is None
+        and new.max_queue_length is None
+        and not new.unstored_response
+        and not new.webhook_kinds
+        and not new.retry.extra
+        and len(new.request.body) <= CHUNK_SIZE
+    )
+
+
+def _submit_unusual(
+    transaction: Transaction, identity: tuple[int, bytearray, int], rows: _Rows, group: _Group
+) -> SubmitResult | QueueError:
+    """Check the limits for the next job of the group, and make all rows that it needs. `identity`: key, random part, token."""
+    batch, results = group
+    new, head, start, limits = batch[len(results)]
+    if refusal := _refusal(transaction, new, limits, group):
+        return refusal
+    key, tail, token = identity
+    counters = transaction.counters
+    starts = start and not counters.queued.total() and new.due_at is None
+    rows.jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
+    first, *rest = split_body(new.request.body)
+    rows.payloads.append((key, head, first, len(rest)))
+    rows.chunks.extend((key, n, data) for n, data in enumerate(rest))
+    if new.task is not None:
+        counters.begin_task(new.client)
+    public_id = format_request_id(key, tail)
+    claim = None
+    if starts:
+        claim = Claim(key, public_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route)
+    if new.webhook_kinds or new.unstored_response or new.task is not None:
+        rows.special.append((key, new, claim))
+    return SubmitResult(public_id, 0 if starts else _enqueue(transaction, new), claim)
+
+
+def _insert(transaction: Transaction, rows: _Rows, limits: Limits) -> None:
+    if rows.started:
+        common = (_NORMAL, transaction.owner, transaction.lease_until, transaction.now, int(limits.fails_on_crash))
+        transaction.rows("insert_started_jobs", rows.started, common)
+    transaction.rows("insert_jobs", rows.jobs)
+    transaction.rows("insert_request_chunks", rows.chunks)
+    transaction.payloads += rows.payloads
+    if rows.special:
+        _insert_rare_rows(transaction, rows.special)
 
 
 def _next_key(transaction: Transaction) -> int:
@@ -103,21 +173,18 @@ def _next_key(transaction: Transaction) -> int:
     return max(counters.last_key + 1, now << SEQUENCE_BITS)
 
 
-def _insert_rare_rows(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
+def _insert_rare_rows(transaction: Transaction, special: Sequence[tuple[int, NewJob, Claim | None]]) -> None:
     """Insert the rows of tables that only few jobs need."""
-    webhook_events = [(key, encode_webhook_kinds(new.webhook_kinds)) for key, new in stored if new.webhook_kinds]
-    transaction.rows("insert_webhook_events", webhook_events)
-    unstored = [(key,) for key, new in stored if new.unstored_response]
+    kinds = [(key, encode_webhook_kinds(new.webhook_kinds)) for key, new, _ in special if new.webhook_kinds]
+    transaction.rows("insert_webhook_events", kinds)
+    unstored = [(key,) for key, new, _ in special if new.unstored_response]
     transaction.rows("insert_unstored_responses", unstored)
-    for key, new in stored:
+    for key, new, _ in special:
         if new.task is not None:
             insert_submitted_task(transaction, key, new)
-
-
-def _add_started(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
-    for result in results:
-        if isinstance(result, SubmitResult) and result.claim is not None:
-            add_started(transaction, result.claim)
+    for _, _, claim in special:
+        if claim is not None:
+            add_started(transaction, claim)
 
 
 def _enqueue(transaction: Transaction, new: NewJob) -> int:
@@ -185,15 +252,15 @@ def _count_accepted(group: _Group, client: str, is_counted: Callable[[NewJob, Cl
 
 
 def _job_row(
-    transaction: Transaction, key: int, tail: bytes, token: int | None, new: NewJob, fails_on_crash: bool
+    transaction: Transaction, key: int, tail: bytearray, token: int | None, new: NewJob, fails_on_crash: bool
 ) -> tuple[Any, ...]:
     now = transaction.now
     starts = token is not None
     return (
         key,
         tail,
-        JobState.RUNNING if starts else JobState.QUEUED,
-        new.priority,
+        _RUNNING if starts else _QUEUED,
+        int(new.priority),
         new.client,
         1 if starts else 0,
         new.retry.max_attempts,
@@ -204,6 +271,6 @@ def _job_row(
         token,
         transaction.lease_until if starts else None,
         now if starts else None,
-        fails_on_crash,
+        int(fails_on_crash),
         transaction.routes.id_of(transaction, new.request.method, new.route),
     )

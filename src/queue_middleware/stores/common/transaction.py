@@ -138,11 +138,11 @@ class Transaction(Protocol):
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement. Returns how many rows it changed."""
 
-    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run a named statement once for all these rows."""
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]], common: tuple[Any, ...] = ()) -> None:
+        """Run a named statement once for all these rows. `common`: parameters with one value for all rows."""
 
-    def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-        """Run a named statement for rows that begin with the key and the token of a claim.
+    def held(self, name: str, rows: Sequence[tuple[Any, ...]], common: tuple[Any, ...] = ()) -> Sequence[tuple[Any, ...]]:
+        """Run a named statement for rows that begin with the key and the token of a claim; `common` as for `rows`.
 
         Returns the rows whose claim is still held; the others changed nothing. Raises `NotBatchable` if the database does not
         return which rows these are.

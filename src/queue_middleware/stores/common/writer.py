@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
@@ -184,10 +184,14 @@ class Writer:
     def _take(self, max_operations: int, max_bytes: int) -> list[_Pending]:
         """Take the next group. Called in both threads."""
         group: list[_Pending] = []
+        take, add = self._pending.popleft, group.append
         with self._lock:
-            while self._pending and len(group) < max_operations and max_bytes > 0:
-                group.append(self._pending.popleft())
-                max_bytes -= group[-1].size
+            for _ in range(min(len(self._pending), max_operations)):
+                pending = take()
+                add(pending)
+                max_bytes -= pending.size
+                if max_bytes <= 0:
+                    break
         return group
 
     # --- in the connection's thread
@@ -241,12 +245,20 @@ class Writer:
             self._put_back(group, {id(pending) for pending, _ in results})
         return results, transaction.topics
 
-    def _batches(self, group: list[_Pending]) -> Iterable[tuple[Operation[Any, Any], list[_Pending]]]:
-        batches: dict[tuple[Operation[Any, Any], int], list[_Pending]] = {}
+    def _batches(self, group: list[_Pending]) -> list[tuple[Operation[Any, Any], list[_Pending]]]:
+        batches: list[tuple[Operation[Any, Any], list[_Pending]]] = []
+        open_batches: dict[Operation[Any, Any], list[_Pending]] = {}
         for pending in group:
-            position = len(batches) if pending.operation in self._one_by_one else -1
-            batches.setdefault((pending.operation, position), []).append(pending)
-        return ((operation, batch) for (operation, _), batch in batches.items())
+            operation = pending.operation
+            batch = open_batches.get(operation)
+            if batch is not None:
+                batch.append(pending)
+                continue
+            batch = [pending]
+            batches.append((operation, batch))
+            if operation not in self._one_by_one:
+                open_batches[operation] = batch
+        return batches
 
     def _put_back(self, group: list[_Pending], executed: set[int]) -> None:
         """Put operations that were not executed back, before those that were submitted since."""

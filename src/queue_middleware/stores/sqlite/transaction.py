@@ -15,6 +15,9 @@ from queue_middleware.stores.common.transaction import NotBatchable, Routes
 from .sql import SQL, bind, execute_rows
 from .sql.schema import check_schema
 
+INVALID = -1
+"""The version of counters that must be read again."""
+
 
 @dataclass(slots=True)
 class SQLiteQueueCounters:
@@ -23,7 +26,7 @@ class SQLiteQueueCounters:
     Used in the writer's thread. `common.transaction.QueueCounters` describes the fields.
     """
 
-    version: int = -1
+    version: int = INVALID
     queued: Counter[int] = field(default_factory=Counter)
     delayed: int = 0
     suspects: int = 0
@@ -58,7 +61,7 @@ class SQLiteQueueCounters:
 
     def invalidate(self) -> None:
         """Count again at the next `refresh`."""
-        self.version = -1
+        self.version = INVALID
 
     @property
     def waiting(self) -> int:
@@ -105,6 +108,15 @@ class SQLiteQueueCounters:
             self.clients[client] -= 1
 
 
+_SHORT = 2**14
+"""Bytes that are copied in less time than the search for an adapter takes."""
+
+
+def _fast(data: bytes) -> bytes | bytearray:
+    """The data in the form that is bound fastest: Python's sqlite3 searches for an adapter of bytes, but not of a bytearray."""
+    return bytearray(data) if len(data) <= _SHORT else data
+
+
 @dataclass(slots=True)
 class SQLiteTransaction:
     """`common.transaction.Transaction` on one connection, in its thread."""
@@ -133,7 +145,8 @@ class SQLiteTransaction:
 
     def refresh(self) -> bool:
         """Bring `counters` up to date. True if another connection has written since."""
-        return self.counters.refresh(self.connection)
+        # It is up to date when the transaction begins, and no other connection can write before its end.
+        return self.counters.version == INVALID and self.counters.refresh(self.connection)
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """The size of one client's queue."""
@@ -146,7 +159,8 @@ class SQLiteTransaction:
     def flush(self) -> None:
         """Write `payloads`: at the end of the transaction, and before they are read in it."""
         if self.payloads:
-            execute_rows(self.connection, "put_payloads", self.payloads)
+            rows = [(key, _fast(head), _fast(body), chunks) for key, head, body, chunks in self.payloads]
+            execute_rows(self.connection, "put_payloads", rows)
             self.payloads.clear()
 
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
@@ -160,13 +174,13 @@ class SQLiteTransaction:
         self.flush()
         return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
-    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]], common: tuple[Any, ...] = ()) -> None:
         """Run a `{rows}` block for all these rows."""
-        execute_rows(self.connection, name, rows)
+        execute_rows(self.connection, name, rows, common)
 
-    def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+    def held(self, name: str, rows: Sequence[tuple[Any, ...]], common: tuple[Any, ...] = ()) -> Sequence[tuple[Any, ...]]:
         """Run a `{rows}` block. SQLite returns only the number of changed rows, so a batch with some lost claims is refused."""
-        changed = execute_rows(self.connection, name, rows)
+        changed = execute_rows(self.connection, name, rows, common)
         if changed == len(rows):
             return rows
         if changed:

@@ -28,8 +28,8 @@ R = TypeVar("R")
 
 @pytest.fixture
 async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteStore]:
-    def held(transaction: SQLiteTransaction, name: str, rows: Rows) -> Rows:
-        return [row for row in rows if execute_rows(transaction.connection, name, [row])]
+    def held(transaction: SQLiteTransaction, name: str, rows: Rows, common: tuple[Any, ...] = ()) -> Rows:
+        return [row for row in rows if execute_rows(transaction.connection, name, [row], common)]
 
     monkeypatch.setattr(SQLiteTransaction, "held", held)
     store = SQLiteStore(Settings.load({"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0}, {}))

@@ -60,7 +60,7 @@ SELECT min(id), count(*) FROM (
 
 -- name: list_by_state
 SELECT id FROM job INDEXED BY job_by_state
-WHERE state = :state AND state IN ('delayed', 'awaiting', 'failed', 'cancelled') AND id < :before AND id >= :least
+WHERE state = :state AND state <> 'running' AND state <> 'completed' AND state <> 'queued' AND id < :before AND id >= :least
     AND (:route IS NULL OR route IN (SELECT id FROM route WHERE template = :route))
     AND (:client IS NULL OR client = :client) AND (:error_type IS NULL OR error_type = :error_type)
 ORDER BY id DESC LIMIT :limit;
@@ -68,5 +68,5 @@ ORDER BY id DESC LIMIT :limit;
 -- name: slice_by_state
 SELECT min(id), count(*) FROM (
     SELECT id FROM job INDEXED BY job_by_state
-    WHERE state = :state AND state IN ('delayed', 'awaiting', 'failed', 'cancelled') AND id < :before AND id >= :least
+    WHERE state = :state AND state <> 'running' AND state <> 'completed' AND state <> 'queued' AND id < :before AND id >= :least
     ORDER BY id DESC LIMIT :slice);

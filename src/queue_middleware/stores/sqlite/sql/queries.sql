@@ -1,6 +1,6 @@
 -- Named blocks. `{rows}` before a tuple repeats the tuple for each row of a batch, so that a batch is one statement: Python releases and
 -- takes its global lock for each statement and for each returned row, and the event loop needs this lock as well.
--- Batches are padded with rows of NULL, which WHERE skips.
+-- Batches are padded with rows of -1, which WHERE skips. Parameters before `{rows}` have one value for all rows.
 
 -- name: last_key
 SELECT max(id) FROM job;
@@ -15,24 +15,32 @@ SELECT max(
 -- name: insert_jobs
 INSERT INTO job (id, id_random, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at,
     fails_on_crash, route)
-SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 >= 0;
+
+-- name: insert_started_jobs
+-- Plain jobs that start at once. Parameters: priority, owner, lease_until, started_at, fails_on_crash.
+-- Columns: id, id_random, client, max_attempts, webhook (empty: no webhook), token, route.
+INSERT INTO job (id, id_random, state, priority, client, attempt, max_attempts, webhook, owner, token, lease_until, started_at,
+    fails_on_crash, route)
+SELECT column1, column2, 'running', ?, column3, 1, column4, nullif(column5, ''), ?, column6, ?, ?, ?, column7
+FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 >= 0;
 
 -- name: put_payloads
 -- Inserts new requests, and replaces requests by their responses.
 INSERT OR REPLACE INTO payload (job_id, head, body, chunks)
-SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 >= 0;
 
 -- name: insert_request_chunks
 INSERT INTO request_chunk (job_id, number, data)
-SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
+SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 >= 0;
 
 -- name: insert_unstored_responses
 INSERT INTO unstored_response (job_id)
-SELECT * FROM (VALUES {rows}(?)) WHERE column1 IS NOT NULL;
+SELECT * FROM (VALUES {rows}(?)) WHERE column1 >= 0;
 
 -- name: insert_webhook_events
 INSERT INTO webhook_events (job_id, events)
-SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
+SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 >= 0;
 
 -- name: count_backlog
 -- Jobs by state and priority; the state 'suspect' counts all suspects.
@@ -99,13 +107,19 @@ SELECT :key, :number, :data WHERE EXISTS (SELECT 1 FROM job WHERE id = :key AND 
 
 -- name: insert_response_chunks
 INSERT OR REPLACE INTO response_chunk (job_id, number, data)
-SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
+SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 >= 0;
 
 -- name: finish_jobs
 -- Columns: id, token, state, finished_at, status, error_type, error. Without WITH, because Python's sqlite3 counts only rows of plain UPDATEs.
 UPDATE job SET state = column3, finished_at = column4, status = column5, error_type = column6, error = column7,
     owner = NULL, lease_until = NULL, cancelling = 0
 FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) AS outcome
+WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
+
+-- name: complete_jobs
+-- The same for jobs that all end with a response. Parameter: finished_at. Columns: id, token, status.
+UPDATE job SET state = 'completed', finished_at = ?, status = column3, owner = NULL, lease_until = NULL, cancelling = 0
+FROM (VALUES {rows}(?, ?, ?)) AS outcome
 WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
 
 -- name: is_finished_by
@@ -119,7 +133,7 @@ UPDATE job SET token = NULL WHERE id = ?;
 -- name: insert_deliveries
 INSERT INTO delivery (job_id, url, host, flow, since, due_at)
 SELECT column1, column2, column3, column3 || ' ' || (SELECT client FROM job WHERE id = column1), column4, column4
-FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 >= 0;
 
 -- name: delete_request
 -- For a job that ends without a response, which would replace the request: a request may contain credentials and is no longer needed.
@@ -327,7 +341,7 @@ SELECT id FROM delivery WHERE id IN (SELECT value FROM json_each(?)) AND state =
 
 -- name: insert_delivery_attempts
 INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, response)
-SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 >= 0;
 
 -- name: health_of_flows
 -- The health of flows and of their hosts.
