@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from queue_middleware.stores.common.operations import ended_attempt
+from queue_middleware.stores.common.operation_costs import ended_attempt
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
 from queue_middleware.jobs.models import ErrorType, Failure, NewJob, Priority, SubmitResult, RetryCause, RetryPolicy, WebhookKind
