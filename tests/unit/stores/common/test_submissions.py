@@ -11,13 +11,22 @@ from typing import Any
 
 import msgspec
 import pytest
-from queue_middleware.stores.common.operation_costs import ended_attempt
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
-from queue_middleware.jobs.models import ErrorType, Failure, NewJob, Priority, SubmitResult, RetryCause, RetryPolicy, WebhookKind
+from queue_middleware.jobs.models import (
+    ErrorType,
+    Failure,
+    NewJob,
+    Priority,
+    RetryCause,
+    RetryPolicy,
+    SubmitResult,
+    WebhookKind,
+)
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import jobs, submissions
 from queue_middleware.stores.common.codec import encode_request
+from queue_middleware.stores.common.operation_costs import ended_attempt
 from queue_middleware.stores.common.submissions import Limits
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.support.factories import make_job, make_response, make_task
