@@ -95,18 +95,18 @@ class RouteTemplates:
             self._add(template, scope.get("path", "").removeprefix(root_path))
 
     def remember(self, templates: Iterable[str]) -> None:
-        """Learn the templates that earlier processes have stored."""
+        """Learn the templates that earlier processes have stored. They count as routes when a path first matches them."""
         if self._is_learning:
             for template in templates:
                 if template.startswith("/"):
                     self._add(template)
 
     def _add(self, template: str, path: str | None = None) -> None:
-        """Learn a template, unless it does not fit the path of its call."""
+        """Learn a template, unless it does not fit the path of its call or there are too many."""
         if template in self._learned or takes_slashes(template) > 1:  # matching several takes cubic time
             return
         pattern = compile_template(template)
-        if (path is not None and not pattern.match(path)) or self._admit(template) is OTHER:
+        if path is not None and (not pattern.match(path) or self._admit(template) is OTHER):
             return
         learned = [*self._learned.items(), (template, pattern)]
         learned.sort(key=lambda one: (takes_slashes(one[0]), one[0].count("{"), -len(one[0])))

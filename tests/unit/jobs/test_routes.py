@@ -120,6 +120,14 @@ def test_a_restart_learns_what_other_processes_have_stored_meanwhile() -> None:
     assert len(routes._learned) == 1
 
 
+def test_templates_that_are_no_longer_used_leave_room_for_new_ones() -> None:
+    routes = RouteTemplates()
+    routes.remember(f"/v1/{number}/{{id}}" for number in range(2 * MAX_ROUTES))
+    routes.learn(after_call("/v2/1", "/v2/{id}"), "", OTHER)
+    assert routes.of("/v2/2", "POST", {}) == "/v2/{id}"
+    assert len({routes.of(f"/v1/{number}/x", "POST", {}) for number in range(2 * MAX_ROUTES)}) == MAX_ROUTES
+
+
 def test_a_parameter_that_takes_slashes_comes_last() -> None:
     routes = RouteTemplates()
     routes.remember(["/items/{rest:path}", "/items/{id}/{part}", "/items/{id}", "/items/{number:int}"])
