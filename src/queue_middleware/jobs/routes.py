@@ -46,12 +46,13 @@ class RouteTemplates:
         self._by_path: dict[str, str] = {}
 
     def of(self, target: str, method: str, scope: Mapping[str, Any]) -> str:
-        """The route of a call of the percent-encoded path `target`. `scope` is that of the submission.
+        """The route of a call of the path `target`, percent-encoded and in Latin-1. `scope` is that of the submission.
 
         `route_of` gets a copy of it with the path and the method of the call.
         """
         if self._route_of is not None:
-            return self._ask(self._route_of, {**scope, "method": method, "path": unquote(target), "raw_path": target.encode()})
+            raw_path = target.encode("latin-1")
+            return self._ask(self._route_of, {**scope, "method": method, "path": unquote(raw_path), "raw_path": raw_path})
         route = self._by_path.get(target)
         return self._look_up(target) if route is None else route
 
@@ -64,7 +65,7 @@ class RouteTemplates:
             return OTHER
 
     def _look_up(self, target: str) -> str:
-        path = unquote(target)
+        path = unquote(target.encode("latin-1"))
         known = self._patterns or self._learned
         found = next((name for name, pattern in known.items() if pattern.match(path)), None)
         route = self._by_path[target] = self._admit(found)

@@ -27,6 +27,13 @@ def test_route_of_comes_first() -> None:
     assert seen == [{"type": "http", "method": "PUT", "path": "/a/café", "raw_path": b"/a/caf%C3%A9"}]
 
 
+def test_a_path_that_is_not_percent_encoded_is_decoded_as_for_the_call() -> None:
+    seen: list[Any] = []
+    RouteTemplates((), seen.append).of("/caf\xc3\xa9", "POST", {})
+    assert seen == [{"method": "POST", "path": "/café", "raw_path": b"/caf\xc3\xa9"}]
+    assert RouteTemplates(["/café"]).of("/caf\xc3\xa9", "POST", {}) == "/café"
+
+
 @pytest.mark.parametrize("returned", [None, "", "x" * (MAX_LENGTH + 1), 7, [], "two\nlines", "\ud800"])
 def test_an_unusable_name_is_other(returned: Any) -> None:
     assert RouteTemplates((), lambda scope: returned).of("/a", "POST", {}) == OTHER
