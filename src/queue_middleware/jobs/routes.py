@@ -75,11 +75,13 @@ class RouteTemplates:
 
     def _admit(self, name: str | None) -> str:
         """The name as a route, or `OTHER` for an unusable one and for those after the first `MAX_ROUTES`."""
+        if not isinstance(name, str):
+            return OTHER
+        name = str.__str__(name)  # the value of a member of an enumeration
         if name in self._names:
-            return name or OTHER
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_LENGTH or not name.isprintable():
-            return OTHER  # with a line break or a surrogate it could not be logged or stored
-        if len(self._names) > MAX_ROUTES:
+            return name
+        # With a line break or a surrogate it could not be logged or stored.
+        if not 0 < len(name) <= MAX_LENGTH or not name.isprintable() or len(self._names) > MAX_ROUTES:
             return OTHER
         self._names.add(name)
         return name

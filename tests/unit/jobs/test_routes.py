@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +38,14 @@ def test_a_path_that_is_not_percent_encoded_is_decoded_as_for_the_call() -> None
 @pytest.mark.parametrize("returned", [None, "", "x" * (MAX_LENGTH + 1), 7, [], "two\nlines", "\ud800"])
 def test_an_unusable_name_is_other(returned: Any) -> None:
     assert RouteTemplates((), lambda scope: returned).of("/a", "POST", {}) == OTHER
+
+
+def test_a_member_of_an_enumeration_is_its_value() -> None:
+    class Kind(str, Enum):  # noqa: UP042 - as applications may write it
+        IMAGE = "image"
+
+    routes = RouteTemplates((), lambda scope: Kind.IMAGE)
+    assert [f"{routes.of('/a', 'POST', {})}" for _ in range(2)] == ["image", "image"]
 
 
 def test_an_error_of_route_of_is_reported_and_the_route_is_other() -> None:
