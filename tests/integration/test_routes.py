@@ -207,6 +207,10 @@ def test_a_route_of_that_cannot_be_called_is_refused(database: Path) -> None:
     async def asynchronous(scope: Mapping[str, Any]) -> str:
         return ""
 
-    for wrong in ("text", asynchronous, lambda: ""):
+    class Asynchronous:
+        async def __call__(self, scope: Mapping[str, Any]) -> str:
+            return ""
+
+    for wrong in ("text", asynchronous, Asynchronous(), lambda: ""):
         with pytest.raises(SettingsError, match=r"route_of: .* is not a plain function of one argument"):
             QueueMiddleware(fastapi_app(), database=database, route_of=wrong)  # type: ignore[arg-type]

@@ -54,7 +54,8 @@ def check_nesting(inner: Iterable[tuple[str, str]], outer: tuple[str, str]) -> N
 
 def check_route_of(route_of: object) -> None:
     """Raise `SettingsError` for a `route_of` that cannot be called with a scope."""
-    if not callable(route_of) or inspect.iscoroutinefunction(route_of) or not _takes(route_of, 1):
+    is_async = any(inspect.iscoroutinefunction(it) for it in (route_of, getattr(route_of, "__call__", None)))  # noqa: B004
+    if not callable(route_of) or is_async or not _takes(route_of, 1):
         raise SettingsError(f"route_of: {route_of!r} is not a plain function of one argument; write 'def route_of(scope)'")
 
 

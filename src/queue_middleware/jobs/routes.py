@@ -46,12 +46,13 @@ class RouteTemplates:
         self._by_path: dict[str, str] = {}
 
     def of(self, target: str, method: str, scope: Mapping[str, Any]) -> str:
-        """The route of a call of the percent-encoded path `target`. `scope` is that of the submission.
+        """The route of a call of the path `target`, percent-encoded and in Latin-1. `scope` is that of the submission.
 
         `route_of` gets a copy of it with the path and the method of the call.
         """
         if self._route_of is not None:
-            return self._ask(self._route_of, {**scope, "method": method, "path": unquote(target), "raw_path": target.encode()})
+            raw_path = target.encode("latin-1")
+            return self._ask(self._route_of, {**scope, "method": method, "path": unquote(raw_path), "raw_path": raw_path})
         route = self._by_path.get(target)
         return self._look_up(target) if route is None else route
 
@@ -64,7 +65,7 @@ class RouteTemplates:
             return OTHER
 
     def _look_up(self, target: str) -> str:
-        path = unquote(target)
+        path = unquote(target.encode("latin-1"))
         known = self._patterns or self._learned
         found = next((name for name, pattern in known.items() if pattern.match(path)), None)
         route = self._by_path[target] = self._admit(found)
@@ -74,11 +75,13 @@ class RouteTemplates:
 
     def _admit(self, name: str | None) -> str:
         """The name as a route, or `OTHER` for an unusable one and for those after the first `MAX_ROUTES`."""
+        if not isinstance(name, str):
+            return OTHER
+        name = str.__str__(name)  # the value of a member of an enumeration
         if name in self._names:
-            return name or OTHER
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_LENGTH or not name.isprintable():
-            return OTHER  # with a line break or a surrogate it could not be logged or stored
-        if len(self._names) > MAX_ROUTES:
+            return name
+        # With a line break or a surrogate it could not be logged or stored.
+        if not 0 < len(name) <= MAX_LENGTH or not name.isprintable() or len(self._names) > MAX_ROUTES:
             return OTHER
         self._names.add(name)
         return name
@@ -95,18 +98,18 @@ class RouteTemplates:
             self._add(template, scope.get("path", "").removeprefix(root_path))
 
     def remember(self, templates: Iterable[str]) -> None:
-        """Learn the templates that earlier processes have stored."""
+        """Learn the templates that earlier processes have stored. They count as routes when a path first matches them."""
         if self._is_learning:
             for template in templates:
                 if template.startswith("/"):
                     self._add(template)
 
     def _add(self, template: str, path: str | None = None) -> None:
-        """Learn a template, unless it does not fit the path of its call."""
+        """Learn a template, unless it does not fit the path of its call or there are too many."""
         if template in self._learned or takes_slashes(template) > 1:  # matching several takes cubic time
             return
         pattern = compile_template(template)
-        if (path is not None and not pattern.match(path)) or self._admit(template) is OTHER:
+        if path is not None and (not pattern.match(path) or self._admit(template) is OTHER):
             return
         learned = [*self._learned.items(), (template, pattern)]
         learned.sort(key=lambda one: (takes_slashes(one[0]), one[0].count("{"), -len(one[0])))

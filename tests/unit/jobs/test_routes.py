@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,9 +28,24 @@ def test_route_of_comes_first() -> None:
     assert seen == [{"type": "http", "method": "PUT", "path": "/a/café", "raw_path": b"/a/caf%C3%A9"}]
 
 
+def test_a_path_that_is_not_percent_encoded_is_decoded_as_for_the_call() -> None:
+    seen: list[Any] = []
+    RouteTemplates((), seen.append).of("/caf\xc3\xa9", "POST", {})
+    assert seen == [{"method": "POST", "path": "/café", "raw_path": b"/caf\xc3\xa9"}]
+    assert RouteTemplates(["/café"]).of("/caf\xc3\xa9", "POST", {}) == "/café"
+
+
 @pytest.mark.parametrize("returned", [None, "", "x" * (MAX_LENGTH + 1), 7, [], "two\nlines", "\ud800"])
 def test_an_unusable_name_is_other(returned: Any) -> None:
     assert RouteTemplates((), lambda scope: returned).of("/a", "POST", {}) == OTHER
+
+
+def test_a_member_of_an_enumeration_is_its_value() -> None:
+    class Kind(str, Enum):  # noqa: UP042 - as applications may write it
+        IMAGE = "image"
+
+    routes = RouteTemplates((), lambda scope: Kind.IMAGE)
+    assert [f"{routes.of('/a', 'POST', {})}" for _ in range(2)] == ["image", "image"]
 
 
 def test_an_error_of_route_of_is_reported_and_the_route_is_other() -> None:
@@ -118,6 +134,14 @@ def test_a_restart_learns_what_other_processes_have_stored_meanwhile() -> None:
         routes.remember(["/items/{id}"])
     assert routes.of("/items/5", "POST", {}) == "/items/{id}"
     assert len(routes._learned) == 1
+
+
+def test_templates_that_are_no_longer_used_leave_room_for_new_ones() -> None:
+    routes = RouteTemplates()
+    routes.remember(f"/v1/{number}/{{id}}" for number in range(2 * MAX_ROUTES))
+    routes.learn(after_call("/v2/1", "/v2/{id}"), "", OTHER)
+    assert routes.of("/v2/2", "POST", {}) == "/v2/{id}"
+    assert len({routes.of(f"/v1/{number}/x", "POST", {}) for number in range(2 * MAX_ROUTES)}) == MAX_ROUTES
 
 
 def test_a_parameter_that_takes_slashes_comes_last() -> None:
