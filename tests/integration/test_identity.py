@@ -296,7 +296,9 @@ async def test_an_interrupt_while_it_drains_ends_the_wait(
         request_id = await Queue(client).submit("GET", "/x")
     await inside.wait()
     stopping = asyncio.create_task(running.__aexit__(None, None, None))
-    text = "queue stopping: waiting at most 600 s for 1 running request; what has not ended by then is repeated after the restart"
+    text = (
+        "queue stopping: waiting at most 600 s for 1 running request; what has not ended by then is repeated after the restart"
+    )
     await eventually(lambda: text in caplog.messages)
     assert not stopping.done()
     app._runtime.services.hurry()
