@@ -73,7 +73,8 @@ class LoggingObserver:
             burst = self._bursts[event.where] = _Burst(now)
         text = f"{type(event.error).__name__}: {event.error}"
         if burst.is_new(event.error, now):
-            _log.error("%s: %s; goes on in %g s", event.where, text, round(event.retry_in, 2), exc_info=event.error)
+            retry = f"; continues in {round(event.retry_in, 2):g} s" if event.retry_in else ""
+            _log.error("%s: %s%s", event.where, text, retry, exc_info=event.error)
         elif (count := burst.take_unlogged(now)) > 0:
             _log.error("%s: %d more failures in %s, the last: %s", event.where, count, _span(now - burst.first), text)
 

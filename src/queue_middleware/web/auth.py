@@ -57,7 +57,8 @@ class Authenticator:
         if not self._known:
             raise Unauthorized("this service does not know the sender of this request; sign in as for its other routes")
         if not keys:
-            raise Unauthorized("a key is needed: send 'Authorization: Key …', 'Authorization: Bearer …' or 'X-API-Key: …'")
+            forms = "'Authorization: Key <key>', 'Authorization: Bearer <key>' or 'X-API-Key: <key>'"
+            raise Unauthorized(f"a key is needed: send {forms}")
         raise Unauthorized("invalid key credentials")
 
     def _owner_of(self, key: str) -> str | None:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreBusy
-from queue_middleware.events import ErrorStreak, OperatorWarning, Recovered, Rescued, ServiceError
+from queue_middleware.events import ErrorStreak, OperatorWarning, Recovered, Rescued, ServiceError, Stopped
 from queue_middleware.jobs.models import JobState
 from queue_middleware.observability.event_log import LoggingObserver
 from tests.support.clock import Seconds
@@ -39,7 +39,7 @@ def test_the_first_failure_is_logged_in_full_then_a_count_at_growing_intervals_t
         clock.now += 1
     journal.on_event(Recovered("delivery", 240, 240.0))
     assert caplog.messages == [
-        "delivery: DiskFull: the disk is full; goes on in 1 s",
+        "delivery: DiskFull: the disk is full; continues in 1 s",
         "delivery: 10 more failures in 10 s, the last: DiskFull: the disk is full",
         "delivery: 20 more failures in 30 s, the last: DiskFull: the disk is full",
         "delivery: 40 more failures in 70 s, the last: DiskFull: the disk is full",
@@ -117,3 +117,16 @@ def test_a_rescued_job_is_logged_as_queued_again(caplog: pytest.LogCaptureFixtur
         "one: the process that ran it was lost; the request runs again soon",
         "one: the process that ran it was lost; now failed",
     ]
+
+
+def test_an_error_after_which_nothing_waits_is_logged_without_a_time(caplog: pytest.LogCaptureFixture) -> None:
+    LoggingObserver().on_event(ServiceError("route_of", ValueError("oops"), 0))
+    assert caplog.messages == ["route_of: ValueError: oops"]
+
+
+def test_one_request_that_is_handed_back_is_logged_in_the_singular(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "queue_middleware")
+    journal = LoggingObserver()
+    for count in (0, 1):
+        journal.on_event(Stopped(count))
+    assert caplog.messages == ["queue stopped, 0 running requests handed back", "queue stopped, 1 running request handed back"]

@@ -120,7 +120,8 @@ def _gateway_route(path: str) -> Route:
             return Route(operation, request_id)
         case [request_id, word] if word in ID_SUFFIXES and request_id != "requests":
             return Route(ID_SUFFIXES[word], request_id)
-    raise UnknownRoute(f"there is no queue route {path[:200]!r}; to queue a call, put /submit in front of its path")
+    hint = "" if path.startswith("/requests") else "; to queue a call, put /submit in front of its path"
+    raise UnknownRoute(f"there is no queue route {path[:200]!r}{hint}")
 
 
 # --- the queue form

@@ -157,7 +157,9 @@ class KeyRing:
         for key in self._line:
             if self.status(key, now) is KeyStatus.NEXT:
                 time = format_time(_starts_at(key))
-                raise RotationRefused(f"a rotation is in progress: key {key.pair.kid} signs from {time}")
+                raise RotationRefused(
+                    f"a rotation is in progress: key {key.pair.kid} signs from {time}; rotate again after that"
+                )
         kept = (key for key in self.keys if self.status(key, now) is not KeyStatus.RETIRED)
         return KeyRing((*kept, Key(new, math.ceil(now + lead_time))))
 

@@ -168,3 +168,10 @@ def test_the_key_set_is_at_the_root_of_a_host_too() -> None:
 def test_methods_in_the_queue_form(method: str, path: str) -> None:
     with pytest.raises(MethodNotAllowed):
         find_host_route(method, path)
+
+
+def test_the_refusal_of_a_path_without_submit_names_the_way_to_queue_it() -> None:
+    with pytest.raises(UnknownRoute, match=r"'/generate'; to queue a call, put /submit in front of its path$"):
+        find_route("POST", "/generate")
+    with pytest.raises(UnknownRoute, match=r"'/requests/one/two'$"):
+        find_route("GET", "/requests/one/two")
