@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -105,14 +104,14 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
     kept: list[tuple[bytes, bytes]] = []
     values: list[bytes] = []
     connection: list[bytes] = []
-    for given_name, given_value in headers:
-        value = given_value if type(given_value) is bytes else bytes(memoryview(given_value))
-        name = given_name if type(given_name) is bytes else bytes(memoryview(given_name))
-        name = _lower_token(name) if len(name) < _MAX_CACHED_NAME else _lower_token.__wrapped__(name)
+    for name, value in headers:
+        if type(name) is not bytes or type(value) is not bytes:
+            name, value = bytes(memoryview(name)), bytes(memoryview(value))
         values.append(value)
-        if name not in _NOT_KEPT:
-            kept.append((name, value))
-        elif name == b"connection":
+        kept_name = _kept_names[name]
+        if kept_name:
+            kept.append((kept_name, value))
+        elif name.lower() == b"connection":
             connection.append(value)
     if _is_bad(b"".join(values)):
         raise ValueError("a response header holds a line break or a null byte")
@@ -157,12 +156,25 @@ class _Treatments(dict[bytes, int]):
 _treatments = _Treatments()
 
 
-@lru_cache(maxsize=512)
-def _lower_token(name: bytes) -> bytes:
-    lower = name.lower()
-    if not _TOKEN.fullmatch(lower):
-        raise ValueError(f"{name!r} is not a valid header name")
-    return lower
+class _KeptNames(dict[bytes, bytes]):
+    """The lower case of response headers, by name; empty for those that are not kept. Short names are remembered.
+
+    Raises `ValueError` for an invalid name.
+    """
+
+    def __missing__(self, name: bytes) -> bytes:
+        lower = name.lower()
+        if not _TOKEN.fullmatch(lower):
+            raise ValueError(f"{name!r} is not a valid header name")
+        kept = b"" if lower in _NOT_KEPT else lower
+        if len(name) < _MAX_CACHED_NAME:
+            if len(self) >= _MAX_CACHED_NAMES:
+                self.clear()
+            self[name] = kept
+        return kept
+
+
+_kept_names = _KeptNames()
 
 
 def _without_named(
