@@ -69,21 +69,21 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
     """Store new jobs. A job that may start at once is claimed if no other job is queued."""
     promote(transaction)
     counters, key, id_of = transaction.counters, _next_key(transaction), transaction.routes.id_of
-    tails = make_random_parts(os.urandom(RANDOM_BYTES * len(batch)))
-    tokens = array("Q", os.urandom(8 * len(batch)))
+    random = os.urandom((RANDOM_BYTES + 8) * len(batch))
+    tails, tokens = make_random_parts(random[8 * len(batch) :]), array("Q", random[: 8 * len(batch)])
     own_limits = batch[0][3]
     all_start = _all_start(counters, own_limits)
     results: list[SubmitResult | QueueError] = []
     rows = _Rows()
+    append_job, append_payload = rows.started.append, rows.payloads.append
     for number, (new, head, start, limits) in enumerate(batch):
         tail, token = tails[RANDOM_BYTES * number : RANDOM_BYTES * (number + 1)], tokens[number] >> 1
         if start and all_start and limits is own_limits and _is_plain(new):
             request, retry, client, webhook, route = new.request, new.retry, new.client, new.webhook, new.route
-            public_id = format_request_id(key, tail)
-            rows.started.append(
-                (key, tail, client, retry.max_attempts, webhook or "", token, id_of(transaction, request.method, route))
-            )
-            rows.payloads.append((key, head, request.body, 0))
+            public_id = format_public_id(key, tail)
+            route_id = id_of(transaction, request.method, route)
+            append_job((key, tail, client, retry.max_attempts, webhook or "", token, route_id))
+            append_payload((key, head, request.body, 0))
             claim = Claim(key, public_id, token, 1, retry, request, webhook, (), None, route)
             result: SubmitResult | QueueError = SubmitResult(public_id, 0, claim)
         else:

@@ -112,11 +112,6 @@ _SHORT = 2**14
 """Bytes that are copied in less time than the search for an adapter takes."""
 
 
-def _fast(data: bytes) -> bytes | bytearray:
-    """The data in the form that is bound fastest: Python's sqlite3 searches for an adapter of bytes, but not of a bytearray."""
-    return bytearray(data) if len(data) <= _SHORT else data
-
-
 @dataclass(slots=True)
 class SQLiteTransaction:
     """`common.transaction.Transaction` on one connection, in its thread."""
@@ -159,7 +154,11 @@ class SQLiteTransaction:
     def flush(self) -> None:
         """Write `payloads`: at the end of the transaction, and before they are read in it."""
         if self.payloads:
-            rows = [(key, _fast(head), _fast(body), chunks) for key, head, body, chunks in self.payloads]
+            # Python's sqlite3 searches for an adapter of bytes, but not of a bytearray.
+            rows = [
+                (key, bytearray(head), body if len(body) > _SHORT else bytearray(body), chunks)
+                for key, head, body, chunks in self.payloads
+            ]
             execute_rows(self.connection, "put_payloads", rows)
             self.payloads.clear()
 
