@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Self, TypeVar
 
-import h11
-
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
 from queue_middleware.jobs.models import Headers
 from queue_middleware.syntax.urls import encode_url, request_target
@@ -24,6 +22,7 @@ from queue_middleware.syntax.urls import encode_url, request_target
 from .connector import Connect, Connector, Origin, Resolver, connect
 from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Connection, ConnectionClosed, ResponseBody, StreamBody
+from .http_head import Request
 from .pool import ConnectionPool
 from .resolver import ThreadedResolver
 
@@ -109,8 +108,7 @@ class HTTPClient:
         pool = self._open_pool()
         origin, host, target = self._target(url, WEBHOOK)
         length = len(body) if isinstance(body, bytes) else body.length
-        own = (b"host", host), (b"content-length", b"%d" % length)
-        request = h11.Request(method=b"POST", target=target, headers=[*own, *headers])
+        request = Request(b"POST", target, ((b"host", host), (b"content-length", b"%d" % length), *headers))
         with _translate_errors(self._timeout):
             async with asyncio.timeout(self._timeout) as limit:
                 connection, (status, received) = await self._exchange(pool, origin, lambda over: over.send(request, body))
@@ -148,7 +146,7 @@ class HTTPClient:
         origin, host, target = self._target(url, field)
         has_body = bool(body) or method in ("POST", "PUT", "PATCH")
         own = (b"host", host), *([(b"content-length", b"%d" % len(body))] if has_body else ())
-        request = h11.Request(method=method, target=target, headers=[*own, *headers])
+        request = Request(method.encode("ascii"), target, (*own, *headers))
 
         async def send(over: Connection) -> tuple[ResponseBody, int, Headers]:
             return over.stream_response(), *await over.send(request, body)

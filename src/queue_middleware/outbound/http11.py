@@ -1,16 +1,21 @@
-"""One client connection of HTTP/1.1: sends a request and reads no more of the response than is wanted. h11 parses."""
+"""One client connection of HTTP/1.1: sends a request and reads no more of the response than is wanted.
+
+An ordinary exchange is written and parsed here, with `http_head`; h11 handles all others (`Connection._leave_to_h11`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import h11
 
 from queue_middleware.jobs.models import Headers
+
+from .http_head import Request, parse_response_head
 
 MAX_READ = 64 * 1024
 """Bytes of a response body after which `post` reads no further, and which are buffered of a streamed one."""
@@ -82,8 +87,14 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         self._transport: asyncio.Transport | None = None
-        self._head: asyncio.Future[h11.Response] | None = None
+        self._ordinary: tuple[Request, bytes] | None = None
+        """The request and its body while h11 does not take part in the exchange."""
+        self._missing: int | None = None
+        """Bytes of an ordinary response's body that have not arrived, negative if there are too many; None before its head."""
+        self._head: asyncio.Future[tuple[int, Headers]] | None = None
         self._end: asyncio.Future[None] | None = None
+        self.is_complete = True
+        """Whether the response has ended, or `MAX_READ` bytes of it were read."""
         self._writable: asyncio.Future[None] | None = None
         """Pending while the transport's write buffer is full."""
         self._untouched = True
@@ -105,18 +116,27 @@ class Connection(asyncio.Protocol):
         self._untouched = False
         if self.is_complete:
             self.abort()
-            return
-        self._parse(data)
+        elif self._ordinary is None:
+            self._parse(data)
+        elif self._missing is not None:
+            self._take_ordinary_body(self._missing, data)
+        elif head := parse_response_head(data):
+            self._take_head(head.status, head.headers)
+            self._take_ordinary_body(head.length, data[head.size :])
+        else:
+            self._leave_to_h11(*self._ordinary)
+            self._parse(data)
 
     def eof_received(self) -> None:
         """The other side will send nothing more. This ends the body of a response that declares no length."""
-        self._parse(b"")
+        if self._ordinary is None:
+            self._parse(b"")
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is closed: end whatever waits for it."""
         self._transport = None
         self.resume_writing()
-        if self._end is not None and not self._end.done():
+        if not self.is_complete and self._ordinary is None:
             self._parse(b"")
         self._fail()
 
@@ -150,27 +170,33 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    async def send(self, request: h11.Request, body: bytes | StreamBody) -> tuple[int, Headers]:
+    async def send(self, request: Request, body: bytes | StreamBody) -> tuple[int, Headers]:
         """Send the request; return status and headers of the response, which may arrive before the body was sent.
 
-        Raises `ConnectionClosed`.
+        Raises `ConnectionClosed`, and `h11.LocalProtocolError` for a request that is not valid.
         """
-        self._head, self._end = self._loop.create_future(), self._loop.create_future()
-        self._untouched, self._body_size = True, 0
+        self._head = self._loop.create_future()
+        self._untouched, self._body_size, self.is_complete = True, 0, False
+        self._ordinary = self._missing = self._end = None
         self.exchanges += 1
         self.body_prefix.clear()
         if not self.is_open:
             raise ConnectionClosed(untouched=True)  # TLS can end together with its handshake; h11 sends nothing after that
-        head = self._http.send(request) or b""
-        if isinstance(body, bytes):
-            # In one piece: h11 passes the body through, and two writes may become two packets.
-            sent = b"".join((head, self._http.send(h11.Data(body)) or b"", self._http.send(h11.EndOfMessage()) or b""))
-            self._write(sent)
-        else:
-            self._write(head)
+        if isinstance(body, StreamBody):
+            self._write(self._http.send(request.for_h11()) or b"")
             await self._send_stream(body)
-        response = await self._head
-        return response.status_code, _headers(response.headers)
+        elif head := request.encode(len(body)):
+            self._ordinary = request, body
+            self._write(head + body)  # in one piece: two writes may become two packets
+        else:
+            self._write(self._leave_to_h11(request, body))
+        return await self._head
+
+    def _leave_to_h11(self, request: Request, body: bytes) -> bytes:
+        """Let h11 parse the response to this request. Returns the request as h11 writes it."""
+        self._ordinary = None
+        events = request.for_h11(), h11.Data(body), h11.EndOfMessage()
+        return b"".join([self._http.send(event) or b"" for event in events])
 
     async def _send_stream(self, body: StreamBody) -> None:
         async for chunk in body.chunks():
@@ -181,25 +207,25 @@ class Connection(asyncio.Protocol):
                 await self._writable
         self._http.send(h11.EndOfMessage())
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the response has ended, or `MAX_READ` bytes of it were read."""
-        return self._end is None or self._end.done()
-
     async def wait_complete(self) -> None:
         """Wait until `is_complete`."""
-        if self._end is not None:
+        if not self.is_complete:
+            self._end = self._loop.create_future()
             await self._end
 
     def reset(self) -> bool:
         """Prepare for another exchange; False if that is not possible."""
-        if not self.is_open or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+        if not self.is_open or not (self._reset_h11() if self._ordinary is None else self._missing == 0):
             return False
-        if self._http.trailing_data[0]:
-            return False  # a response to a request that was not sent
-        self._http.start_next_cycle()
         self._response_body = None
         self.read(on=True)  # the end may have arrived while reading was paused
+        return True
+
+    def _reset_h11(self) -> bool:
+        ended = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        if not ended or self._http.trailing_data[0]:  # trailing: a response to a request that was not sent
+            return False
+        self._http.start_next_cycle()
         return True
 
     def abort(self) -> None:
@@ -226,24 +252,41 @@ class Connection(asyncio.Protocol):
     def _handle(self, event: Any) -> bool:
         """Handle one event of h11; whether there may be another one."""
         if isinstance(event, h11.Response):
-            if self._head is not None and not self._head.done():
-                self._head.set_result(event)
-                self.resume_writing()  # ends `_send_stream`: the other side may read no further
-        elif isinstance(event, h11.Data) and self._response_body is not None:
-            self._response_body.put(bytes(event.data))
+            self._take_head(event.status_code, tuple((bytes(name), bytes(value)) for name, value in event.headers))
         elif isinstance(event, h11.Data):
-            self.body_prefix += event.data[: MAX_BODY_PREFIX - len(self.body_prefix)]
-            self._body_size += len(event.data)
-            if self._body_size >= MAX_READ:
-                self._finish()
-                return False
+            return self._take_body(bytes(event.data))
         elif not isinstance(event, h11.InformationalResponse):
             if isinstance(event, h11.EndOfMessage):
                 self._finish(is_complete=True)
             return False
         return True
 
+    def _take_head(self, status: int, headers: Headers) -> None:
+        if self._head is not None and not self._head.done():
+            self._head.set_result((status, headers))
+            self.resume_writing()  # ends `_send_stream`: the other side may read no further
+
+    def _take_ordinary_body(self, missing: int, data: bytes) -> None:
+        if piece := data[:missing]:
+            self._take_body(piece)
+        self._missing = missing - len(data)
+        if self._missing <= 0:
+            self._finish(is_complete=True)
+
+    def _take_body(self, data: bytes) -> bool:
+        """Take a piece of the body. Whether more of it is wanted."""
+        if self._response_body is not None:
+            self._response_body.put(data)
+            return True
+        self.body_prefix += data[: MAX_BODY_PREFIX - len(self.body_prefix)]
+        self._body_size += len(data)
+        if self._body_size < MAX_READ:
+            return True
+        self._finish()
+        return False
+
     def _finish(self, *, is_complete: bool = False) -> None:
+        self.is_complete = True
         if self._end is not None and not self._end.done():
             self._end.set_result(None)
         if self._response_body is not None:
@@ -255,7 +298,3 @@ class Connection(asyncio.Protocol):
             self._head.set_exception(ConnectionClosed(untouched=self._untouched))
             self._head.exception()  # marks it as retrieved: the caller may no longer wait
         self._finish()
-
-
-def _headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return tuple((bytes(name), bytes(value)) for name, value in headers)

@@ -26,6 +26,7 @@ class KeyPair:
     def __init__(self, seed: bytes) -> None:
         self._private = SigningKey(seed)
         self.public = bytes(self._private.verify_key)
+        self._expanded = seed + self.public
         self.kid = _thumbprint(self.public)
 
     @classmethod
@@ -46,7 +47,8 @@ class KeyPair:
 
     def sign(self, message: bytes) -> bytes:
         """The signature, 64 raw bytes."""
-        return self._private.sign(message).signature
+        # Not `SigningKey.sign`, which copies the message twice more and costs a quarter of the time.
+        return bindings.crypto_sign(message, self._expanded)[: bindings.crypto_sign_BYTES]
 
     def start_long(self) -> LongSignature:
         """A signature of a message that is not in memory as a whole."""
