@@ -80,7 +80,7 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
         tail, token = tails[RANDOM_BYTES * number : RANDOM_BYTES * (number + 1)], tokens[number] >> 1
         if start and all_start and limits is own_limits and _is_plain(new):
             request, retry, client, webhook, route = new.request, new.retry, new.client, new.webhook, new.route
-            public_id = format_public_id(key, tail)
+            public_id = format_request_id(key, tail)
             route_id = id_of(transaction, request.method, route)
             append_job((key, tail, client, retry.max_attempts, webhook or "", token, route_id))
             append_payload((key, head, request.body, 0))
