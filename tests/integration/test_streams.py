@@ -391,7 +391,7 @@ async def test_deleting_a_request_ends_its_stream(database: Path) -> None:
     """Retention deletes only completed requests, but an operator may delete rows by hand."""
     stage = Stage(database)
     async with stage.queue() as queue:
-        await queue.submit("POST", "/in-front")
+        await queue.reaches(await queue.submit("POST", "/in-front"), "IN_PROGRESS")
         request_id = await queue.submit("POST", "/x")
         async with open_stream(stage.app, request_id) as listener:
             await listener.event()
