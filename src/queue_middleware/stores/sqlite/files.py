@@ -107,7 +107,7 @@ class Files:
             self._held.append(self.wakeup)
         except (OSError, sqlite3.Error) as error:
             self.close()
-            raise StoreError(f"the database {path} cannot be opened: {error}") from error
+            raise StoreError(f"the database {path} cannot be opened: {error}{_remedy(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -128,6 +128,12 @@ class Files:
         """In a forked child: close the descriptors without unlocking. Open ones would keep the locks of a dead parent."""
         for held in self._held:
             held.disown()
+
+
+def _remedy(error: OSError | sqlite3.Error) -> str:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+        return "; set the option database to another path, or restore the file from a backup"
+    return ""
 
 
 def _check_path(path: Path) -> None:

@@ -79,7 +79,7 @@ async def test_closing_leaves_the_file_and_its_lock(tmp_path: Path) -> None:
 
 async def test_a_file_that_is_no_database_is_refused_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
-    with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
+    with pytest.raises(StoreError, match="cannot be opened: file is not a database; set the option database"):
         await make(tmp_path).open()
     assert (tmp_path / "queue.sqlite3").read_bytes() == b"a love letter" * 100
 
