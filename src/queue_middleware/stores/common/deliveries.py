@@ -64,7 +64,7 @@ def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
 def _due_hosts(transaction: Transaction, capacity: Capacity) -> dict[str, ReceiverHealth]:
     """Hosts with a due delivery, the longest due first: enough to use the capacity although busy hosts are at their limit."""
     parameters = {"now": transaction.now, "limit": capacity.limit + len(capacity.busy)}
-    rows = [*transaction.all("due_healthy_hosts", parameters), *transaction.all("due_other_hosts", parameters)]
+    rows = transaction.all("due_hosts", parameters)
     rows.sort(key=lambda row: (row[2], row[0]))
     return {host: ReceiverHealth(health) for host, health, _ in rows}
 

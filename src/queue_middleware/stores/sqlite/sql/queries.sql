@@ -286,11 +286,11 @@ UPDATE flow SET open_until = :due WHERE health = 'open' AND flow IN (
 UPDATE receiver SET open_until = :due WHERE health = 'open' AND host IN (
     SELECT host FROM delivery WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens)));
 
--- name: due_healthy_hosts
-SELECT host, health, next_at FROM receiver WHERE health = 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit;
-
--- name: due_other_hosts
-SELECT host, health, next_at FROM receiver WHERE health <> 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit;
+-- name: due_hosts
+-- Healthy hosts and others are limited separately, so that healthy ones are found even if many others have been due for longer.
+SELECT * FROM (SELECT host, health, next_at FROM receiver WHERE health = 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit)
+UNION ALL
+SELECT * FROM (SELECT host, health, next_at FROM receiver WHERE health <> 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit);
 
 -- name: due_flows
 -- The due flows of each host, and up to `most` due deliveries of each flow, counted.
