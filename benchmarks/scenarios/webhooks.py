@@ -1,4 +1,4 @@
-"""From the submission to the receiver: replay, stored result and a signed webhook that a local receiver has answered."""
+"""From the submission to the receiver: replay, stored result and a signed webhook that a local receiver has acknowledged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def _until_received(server: Server, receiver: Receiver, requests: list[byt
 
 SCENARIO = Scenario(
     name="webhooks",
-    title="end to end with a signed webhook that a local receiver has answered",
+    title="end to end with a signed webhook that a local receiver has acknowledged",
     open=_open,
     figures=(
         Figure(
