@@ -121,7 +121,7 @@ class Settings:
     paths: tuple[str, ...] = _option((), parse_patterns)
     """Patterns of paths that may be queued, e.g. `"/generate, /models/*"`; empty means all."""
     outbound_allow: tuple[str, ...] = _option((), parse_words)
-    """Hosts, `*.suffix` or networks that webhooks may reach even if they are private or use plain http."""
+    """Hosts, `*.suffix` or networks that webhooks, polls and tasks may reach even if they are private or use plain http."""
     api_keys: tuple[str, ...] = _option((), parse_keys, shown=False)
     """API keys of clients, sent as `Authorization: Key …`, `Authorization: Bearer …` or `X-API-Key`.
 

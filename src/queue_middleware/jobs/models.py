@@ -29,7 +29,7 @@ class JobState(StrEnum):
 
 
 class WebhookKind(StrEnum):
-    """What a webhook reports. Only the last kind is sent without being requested."""
+    """What a webhook reports. Only the last kind, the end of the job whatever it is, is sent without being requested."""
 
     STARTED = "started"
     PROGRESS = "progress"

@@ -67,7 +67,7 @@ class JobSlots(Generic[T]):
         self._reserved -= count
 
     def occupy(self, attempt: T) -> None:
-        """Give the attempt a slot. The worker renews its lease from now on."""
+        """Give the attempt a slot. Its lease is renewed from now on."""
         self.running[attempt.claim.token] = attempt
 
     def vacate(self, attempt: T, *, still_running: bool = False) -> None:

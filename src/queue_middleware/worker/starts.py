@@ -93,7 +93,7 @@ class Starter(Protocol):
 
 
 class Submission:
-    """A job being submitted. Use it as a context manager, which returns the receipt, and send the response inside.
+    """A job being submitted. Use it as a context manager, which returns its `SubmitResult`, and send the response inside.
 
     If an attempt was claimed with the job, it may begin on exit. Without an exit, it begins after `MAX_HOLD` seconds.
     """
