@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -48,8 +49,7 @@ def columns(state: JobState) -> tuple[object, ...]:
     )
 
 
-def database(stored: list[tuple[JobState, int, str, int]]) -> SQLiteQueries:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+def fill(connection: sqlite3.Connection, stored: list[tuple[JobState, int, str, int]]) -> None:
     migrate(connection)
     connection.executemany(
         "INSERT INTO route (id, method, template) VALUES (?, ?, ?)",
@@ -63,7 +63,6 @@ def database(stored: list[tuple[JobState, int, str, int]]) -> SQLiteQueries:
             for number, (state, priority, client, route) in enumerate(stored, 1)
         ],
     )
-    return SQLiteQueries(connection)
 
 
 def is_selected(wanted: JobFilter, number: int, job: tuple[JobState, int, str, int]) -> bool:
@@ -87,12 +86,14 @@ def test_no_job_is_skipped_or_repeated(
     limit: int,
     size: int,
 ) -> None:
-    queries = database(stored)
     always = {number for number, job in enumerate(stored, 1) if is_selected(wanted, number, job)}
     ever = set(always)
     listed: list[int] = []
     page = JobPage([], None)
-    with patch.multiple(job_list, _SLICE=size, _INDEXED_SLICE=size):
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    with closing(connection), patch.multiple(job_list, _SLICE=size, _INDEXED_SLICE=size):
+        fill(connection, stored)
+        queries = SQLiteQueries(connection)
         for turn in range(200):
             page = job_list.page(queries, wanted, page.next, limit)
             assert len(page.jobs) <= limit
@@ -104,7 +105,7 @@ def test_no_job_is_skipped_or_repeated(
                 if index < len(stored):
                     _, *rest = stored[index]
                     stored[index] = (state, *rest)  # type: ignore[assignment]
-                    queries.connection.execute(
+                    connection.execute(
                         "UPDATE job SET state = ?, due_at = ?, owner = ?, token = ?, lease_until = ?, finished_at = ?,"
                         " status = ?, error_type = ? WHERE id = ?",
                         (*columns(state), index + 1 << 15),
