@@ -15,6 +15,15 @@ from .scenario import Metrics
 from .servers import Server
 
 SUBMIT = "/fal/queue/submit/x"
+COLUMNS = {
+    "per second": "per second",
+    "p50": "p50, ms",
+    "p99": "p99, ms",
+    "cpu": "CPU, µs",
+    "cpu main thread": "event loop, µs",
+    "cpu other threads": "other threads, µs",
+}
+"""The metrics of jobs behind HTTP, and their titles in the report."""
 _CHECK_INTERVAL = 0.005
 _UNFINISHED = (
     """SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running') OR EXISTS (SELECT 1 FROM job WHERE state = 'queued')"""

@@ -10,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 from benchmarks.apps import BODY
-from benchmarks.jobs import SUBMIT, run_jobs, run_requests
+from benchmarks.jobs import COLUMNS, SUBMIT, run_jobs, run_requests
 from benchmarks.load import hammer, post, traced
 from benchmarks.processor_time import processor_time
 from benchmarks.scenario import Conditions, Figure, Measure, Metrics, Missing, Scenario, Variants
@@ -125,14 +125,7 @@ SCENARIO = Scenario(
         _share("before", "stored jobs ÷ those of the version before", "stored", "before"),
         _share("p99-before", "p99 of a submission ÷ that of the version before", "stored", "before", "p99"),
     ),
-    columns={
-        "per second": "per second",
-        "p50": "p50, ms",
-        "p99": "p99, ms",
-        "cpu": "CPU, µs",
-        "cpu main thread": "event loop, µs",
-        "cpu other threads": "other threads, µs",
-    },
+    columns=COLUMNS,
     seconds=400,
     quick=True,
     note=(

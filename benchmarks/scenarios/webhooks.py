@@ -10,7 +10,7 @@ from functools import partial
 from urllib.parse import quote
 
 from benchmarks.apps import BODY
-from benchmarks.jobs import SUBMIT, run_jobs, run_requests
+from benchmarks.jobs import COLUMNS, SUBMIT, run_jobs, run_requests
 from benchmarks.load import hammer, traced
 from benchmarks.processor_time import processor_time
 from benchmarks.scenario import Conditions, Figure, Metrics, Scenario, Variants
@@ -68,14 +68,7 @@ SCENARIO = Scenario(
         ),
         Figure("webhooks.cpu", "CPU for a job with a webhook ÷ without", "webhook received", "cpu", ("stored", "cpu")),
     ),
-    columns={
-        "per second": "per second",
-        "p50": "p50, ms",
-        "p99": "p99, ms",
-        "cpu": "CPU, µs",
-        "cpu main thread": "event loop, µs",
-        "cpu other threads": "other threads, µs",
-    },
+    columns=COLUMNS,
     seconds=200,
     quick=True,
     note=("All webhooks go to one receiver on the same machine.", "p50 and p99 are those of the responses to submissions."),
