@@ -88,7 +88,7 @@ async def test_unstored_large_submissions_share_one_limit(database: Path, monkey
         gate.set()
         await asyncio.gather(*first)
         await queue.submit("POST", "/", content=b"x" * 400)
-        assert app._queue._fal._submitter._bodies._held == 0
+        assert app._queue._fal._submit_endpoint._bodies._held == 0
 
 
 async def test_a_client_without_a_port_is_replayed_without_an_address(database: Path) -> None:

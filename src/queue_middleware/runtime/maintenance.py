@@ -33,7 +33,7 @@ class Maintenance:
     """Rescues, expires, prunes and warns. `run` works until soon after `stop`.
 
     `warnings` returns what the operator should know at the moment, as sentences that stay the same while they apply; it may
-    block. `running` returns the tokens of what this process works on. `complaint` returns why nothing can be stored at the
+    block. `running` returns the tokens of what this process works on. `storage_error` returns why nothing can be stored at the
     moment.
     """
 
@@ -44,16 +44,16 @@ class Maintenance:
         emit: Emit,
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
-        complaint: Callable[[], QueueError | None] = lambda: None,
+        storage_error: Callable[[], QueueError | None] = lambda: None,
     ) -> None:
         self._store = store
         self._tasks = tasks
         self._emit = emit
         self._warnings = warnings
         self._running = running
-        self._complaint = complaint
+        self._storage_error = storage_error
         self._database_errors = ErrorStreak("database", emit)
-        self._reported_complaint = ""
+        self._reported_error = ""
         self._reported_warnings: set[str] = set()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
@@ -64,7 +64,7 @@ class Maintenance:
         errors = ErrorStreak("maintenance", self._emit)
         while not self._stopping.is_set():
             self._wake.clear()
-            self.report_complaint()
+            self.report_storage_error()
             error = await self._tick()
             if error is not None:
                 errors.met(error, TICK)
@@ -95,15 +95,15 @@ class Maintenance:
                 first_error = first_error or error
         return first_error
 
-    def report_complaint(self) -> None:
+    def report_storage_error(self) -> None:
         """Report why nothing can be stored, once for as long as that is so, even if nothing is being stored. Idempotent."""
-        complaint = self._complaint()
-        if complaint is None:
-            self._reported_complaint = ""
+        error = self._storage_error()
+        if error is None:
+            self._reported_error = ""
             self._database_errors.over()
-        elif complaint.detail != self._reported_complaint:
-            self._reported_complaint = complaint.detail
-            self._database_errors.met(complaint, TICK)
+        elif error.detail != self._reported_error:
+            self._reported_error = error.detail
+            self._database_errors.met(error, TICK)
 
     async def warn(self) -> None:
         """Report each warning once for as long as it applies. Idempotent."""

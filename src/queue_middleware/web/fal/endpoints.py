@@ -20,7 +20,7 @@ from .links import links_of
 from .logs import LogCache
 from .routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
 from .status_stream import StatusStream
-from .submit import Submitter
+from .submit import SubmitEndpoint
 
 Request = QueueRequest[Route]
 
@@ -34,10 +34,10 @@ class FalEndpoints:
         self._render_document = document
         self._settings = runtime.settings
         self._app = runtime.settings.queue_app
-        self._submitter = Submitter(runtime, bodies)
+        self._submit_endpoint = SubmitEndpoint(runtime, bodies)
         self._logs = LogCache(runtime.logs)
         handlers: dict[Operation, Callable[[Request], Awaitable[None]]] = {
-            Operation.SUBMIT: self._submitter.submit,
+            Operation.SUBMIT: self._submit_endpoint.submit,
             Operation.STATUS: self._status,
             Operation.STREAM: self._stream,
             Operation.RESPONSE: self._response,

@@ -27,7 +27,7 @@ _MAX_CACHED_PATH = 512
 _MAX_CACHED_PATHS = 1024
 
 
-class Submitter:
+class SubmitEndpoint:
     """Stores the submissions of one queue."""
 
     def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:
