@@ -82,21 +82,21 @@ class Notifier:
                 except Exception:
                     _log.exception("a listener to %s failed", topic)
 
-    async def poll(self, connection: Connection, is_idle: Callable[[], bool]) -> None:
+    async def poll(self, connection: Connection, known_version: Callable[[], int | None]) -> None:
         """Detect commits of other processes: `PRAGMA data_version` changes only with the writes of other connections.
 
-        `connection` is the writing one. While it is not idle nothing is checked, because its transactions detect the commits.
+        `connection` is the writing one. It is not read if `known_version` returns the version that its transactions have seen.
         Listeners to `STATUS` are called sooner, through the wakeup pipe.
         """
         seen = None
         while True:
             await asyncio.sleep(_POLL_INTERVAL)
-            if not is_idle():
-                continue
-            try:
-                version = await connection.call(_data_version)
-            except QueueError:
-                continue
+            version = known_version()
+            if version is None:
+                try:
+                    version = await connection.call(_data_version)
+                except QueueError:
+                    continue
             if version != seen:
                 seen = version
                 self.publish(Topic)

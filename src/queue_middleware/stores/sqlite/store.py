@@ -101,7 +101,7 @@ class SQLiteStore(CommonJobStore):
                 self._connection, self._begin, publish, self._on_rollback, check, ONE_BY_ONE, self._free_space
             )
             await self._reading.call(self._file_watch.begin)
-            watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
+            watching = self._notifier.poll(self._connection, self._version_of_transactions)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
             self._opened = stack.pop_all()
 
@@ -182,11 +182,17 @@ class SQLiteStore(CommonJobStore):
         transaction = SQLiteTransaction(
             connection, now, self.owner, self._lease, boot_time, self._counters, self._routes, self._keeps_logs
         )
-        if self._write_guard.refresh_and_check(self._counters, connection):
-            transaction.topics.update(Topic)
-        elif self._notifier.status_is_wanted:
+        if self._write_guard.refresh_and_check(self._counters, connection) and self._counters.queued:
+            # Only this topic is urgent. With all of them, the listeners of busy processes would read after every commit of another
+            # process; `Notifier.poll` publishes the others soon.
+            transaction.topics.add(Topic.WORK)
+        if self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
+
+    def _version_of_transactions(self) -> int | None:
+        """The version of the database that running transactions have seen; None if none is running."""
+        return None if self._writer.idle else self._counters.version
 
     def _on_rollback(self) -> None:
         """What was read or stored in a transaction that was rolled back must be read again."""
