@@ -6,6 +6,7 @@ It records what it does in files in `SERVICE_DIRECTORY`, because files survive a
 from __future__ import annotations
 
 import asyncio
+import gc
 import mmap
 import os
 import signal
@@ -147,6 +148,11 @@ async def in_a_thread(request: Request) -> Response:
     return PlainTextResponse(f"attempt {attempt}")
 
 
+async def collector(request: Request) -> Response:
+    """What the garbage collector of this process skips, and its threshold."""
+    return JSONResponse([gc.get_freeze_count(), gc.get_threshold()[0]])
+
+
 async def health(request: Request) -> Response:
     return PlainTextResponse("well")
 
@@ -161,6 +167,7 @@ inner = Starlette(
         Route("/crashing", crashing, methods=["POST"]),
         Route("/exiting", exiting, methods=["POST"]),
         Route("/in-a-thread", in_a_thread, methods=["POST"]),
+        Route("/collector", collector),
         Route("/health", health),
     ],
     lifespan=lifespan,
