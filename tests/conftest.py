@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.markexpr == "not slow" and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MIN_FREE:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+    if sys.dont_write_bytecode and sys.pycache_prefix is None and (cache := config.cache) is not None:
+        _keep_bytecode(cache.mkdir("bytecode"))
+
+
+def _keep_bytecode(folder: Path) -> None:
+    """Keep bytecode in pytest's cache if the environment allows none beside the sources.
+
+    Otherwise each worker of pytest-xdist, and each process that a test starts, compiles all modules again.
+    """
+    for root in (tempfile.gettempdir(), str(_MEMORY)):
+        for left in folder.joinpath(root.lstrip("/")).glob("pytest-of-*"):  # of modules that earlier runs wrote
+            shutil.rmtree(left, ignore_errors=True)
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_finish() -> None:
