@@ -20,6 +20,13 @@ settings.load_profile("no-deadline")
 _MEMORY = Path("/dev/shm")
 _MIN_FREE = 2**30
 
+COURSES = ("plain", "unusual")
+"""How a job runs: with the shortcuts for common ones, and without any. `tests/support/courses.py` lists the shortcuts."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--course", choices=COURSES, default="plain", help="how jobs run in tests without the fixture `course`")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the files of the quick part in memory if there is space: it creates thousands of queues that wait for the disk.
@@ -30,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
     if sys.dont_write_bytecode and sys.pycache_prefix is None and (cache := config.cache) is not None:
         _keep_bytecode(cache.mkdir("bytecode"))
+    if config.option.course == "unusual":
+        config.pluginmanager.register(_UnusualCourse())
 
 
 def _keep_bytecode(folder: Path) -> None:
@@ -55,3 +64,26 @@ def pytest_collection_finish() -> None:
 def anyio_backend() -> str:
     """asyncio only, because aiosqlite and the tested frameworks use it."""
     return "asyncio"
+
+
+@pytest.fixture(params=COURSES)
+def course(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test with each course. What a client, an observer and the application see must be the same."""
+    if request.param == "unusual":
+        _take_unusual_course(monkeypatch)
+    return str(request.param)
+
+
+class _UnusualCourse:
+    """Runs all other tests with the unusual course: `pytest --course unusual`."""
+
+    @pytest.fixture(autouse=True)
+    def _unless_the_test_has_a_course(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        if "course" not in request.fixturenames:
+            _take_unusual_course(monkeypatch)
+
+
+def _take_unusual_course(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.courses import take_unusual_course  # it imports the package, which most runs of few tests do not need
+
+    take_unusual_course(monkeypatch)
