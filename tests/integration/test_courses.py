@@ -88,7 +88,8 @@ async def run(database: Path) -> tuple[list[Any], list[Any]]:
     return results, [outline(event) for event in recorder.events if hasattr(event, "request_id")]
 
 
-async def test_both_courses_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("course", ["plain"], indirect=True)
+async def test_both_courses_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, course: str) -> None:
     plain, plain_events = await run(create_empty_database(tmp_path / "plain.sqlite3"))
     take_unusual_course(monkeypatch)
     unusual, unusual_events = await run(create_empty_database(tmp_path / "unusual.sqlite3"))
