@@ -35,8 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.markexpr == "not slow" and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MIN_FREE:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
-    if sys.dont_write_bytecode and sys.pycache_prefix is None and (cache := config.cache) is not None:
-        _keep_bytecode(cache.mkdir("bytecode"))
+    if sys.dont_write_bytecode and sys.pycache_prefix is None and config.pluginmanager.has_plugin("cacheprovider"):
+        _keep_bytecode(config.cache.mkdir("bytecode"))
     if config.option.course == "unusual":
         config.pluginmanager.register(_UnusualCourse())
 

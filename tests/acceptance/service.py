@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,6 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.stores.sqlite import notifier
 
 DIRECTORY = Path(os.environ["SERVICE_DIRECTORY"])
 
@@ -37,6 +39,10 @@ def make_wall_clock_adjustable() -> None:
 
 if (DIRECTORY / "wall-clock").exists():
     make_wall_clock_adjustable()
+
+
+if (DIRECTORY / "no-polling").exists():
+    notifier._POLL_INTERVAL = 3600.0
 
 
 @asynccontextmanager
@@ -172,4 +178,15 @@ inner = Starlette(
     ],
     lifespan=lifespan,
 )
-app = QueueMiddleware(inner)
+
+
+class RecordingQueue(QueueMiddleware):
+    """Records which process serves a status stream."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path", "").endswith("/status/stream"):
+            record("streams", str(os.getpid()))
+        await super().__call__(scope, receive, send)
+
+
+app = RecordingQueue(inner)
