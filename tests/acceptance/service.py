@@ -6,6 +6,7 @@ It records what it does in files in `SERVICE_DIRECTORY`, because files survive a
 from __future__ import annotations
 
 import asyncio
+import gc
 import mmap
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,6 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.stores.sqlite import notifier
 
 DIRECTORY = Path(os.environ["SERVICE_DIRECTORY"])
 
@@ -36,6 +39,10 @@ def make_wall_clock_adjustable() -> None:
 
 if (DIRECTORY / "wall-clock").exists():
     make_wall_clock_adjustable()
+
+
+if (DIRECTORY / "no-polling").exists():
+    notifier._POLL_INTERVAL = 3600.0
 
 
 @asynccontextmanager
@@ -147,6 +154,11 @@ async def in_a_thread(request: Request) -> Response:
     return PlainTextResponse(f"attempt {attempt}")
 
 
+async def collector(request: Request) -> Response:
+    """What the garbage collector of this process skips, and its threshold."""
+    return JSONResponse([gc.get_freeze_count(), gc.get_threshold()[0]])
+
+
 async def health(request: Request) -> Response:
     return PlainTextResponse("well")
 
@@ -161,8 +173,20 @@ inner = Starlette(
         Route("/crashing", crashing, methods=["POST"]),
         Route("/exiting", exiting, methods=["POST"]),
         Route("/in-a-thread", in_a_thread, methods=["POST"]),
+        Route("/collector", collector),
         Route("/health", health),
     ],
     lifespan=lifespan,
 )
-app = QueueMiddleware(inner)
+
+
+class RecordingQueue(QueueMiddleware):
+    """Records which process serves a status stream."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path", "").endswith("/status/stream"):
+            record("streams", str(os.getpid()))
+        await super().__call__(scope, receive, send)
+
+
+app = RecordingQueue(inner)

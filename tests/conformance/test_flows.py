@@ -12,6 +12,8 @@ from tests.support.factories import make_delivery_attempt, make_job, make_respon
 
 from .conftest import Stores
 
+pytestmark = pytest.mark.usefixtures("course")
+
 RELAY = "https://relay.example"
 TOO_MANY = make_delivery_attempt(429, "answered 429")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import Claim, JobState, Progress, WebhookKind
 from queue_middleware.jobs.store import JobStore
@@ -11,6 +13,8 @@ from queue_middleware.webhooks.models import DeliveryState
 from tests.support.clock import ManualClock
 from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 from tests.support.leases import lease_passes
+
+pytestmark = pytest.mark.usefixtures("course")
 
 COUNT = 6
 LOST = 2

@@ -14,6 +14,8 @@ from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
 from tests.support.factories import make_job, make_request, make_response
 
+pytestmark = pytest.mark.usefixtures("course")
+
 
 async def test_acknowledged_jobs_survive_a_restart(stores: Stores) -> None:
     first = await stores.open()

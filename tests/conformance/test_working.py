@@ -37,6 +37,8 @@ from tests.support.factories import (
 )
 from tests.support.leases import lease_passes
 
+pytestmark = pytest.mark.usefixtures("course")
+
 CANCELLED = AttemptEnd(JobState.CANCELLED, error=ErrorType.CLIENT_CANCELLED)
 
 

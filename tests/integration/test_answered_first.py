@@ -19,7 +19,7 @@ from queue_middleware.worker.early_end import AbortReason
 from tests.support.queue_client import connected, eventually, stored_jobs
 from tests.support.raw_asgi import App, Message, Receive, Send, call, http_only, http_scope, respond
 
-pytestmark = pytest.mark.usefixtures("brisk")
+pytestmark = pytest.mark.usefixtures("brisk", "course")
 
 
 class Events:

@@ -26,6 +26,8 @@ from tests.support.doubles import EventRecorder
 from tests.support.queue_client import Queue, connected, eventually
 from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
+pytestmark = pytest.mark.usefixtures("course")
+
 
 class Handler:
     """An application whose calls wait until the test lets them respond."""

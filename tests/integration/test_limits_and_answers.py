@@ -16,6 +16,8 @@ from queue_middleware.stores.sqlite.clocks import system_clock
 from queue_middleware.web import router
 from tests.support.queue_client import client_of, connected, eventually, serving
 
+pytestmark = pytest.mark.usefixtures("course")
+
 
 def responding_with(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:

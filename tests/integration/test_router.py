@@ -108,7 +108,10 @@ async def test_a_remembered_path_is_treated_like_a_new_one(
         assert first.headers.get(b"connection") == second.headers.get(b"connection")
 
 
-async def test_few_short_paths_without_secrets_are_remembered(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("course", ["plain"], indirect=True)  # the other remembers nothing
+async def test_few_short_paths_without_secrets_are_remembered(
+    database: Path, monkeypatch: pytest.MonkeyPatch, course: str
+) -> None:
     app = queue(database)
     remembered = app._queue._matches
     for path in (CALLBACK, SIGNAL, f"{TASKS}/x", "/nope", f"{SUBMIT}/{'x' * 1024}"):

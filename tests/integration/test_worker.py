@@ -29,6 +29,8 @@ from tests.support.leases import lease_passes
 from tests.support.queue_client import client_of, connected, eventually, serving, stored_jobs
 from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
+pytestmark = pytest.mark.usefixtures("course")
+
 
 class Gate:
     """Handlers that wait at a gate, and the number of those that wait."""

@@ -1,19 +1,26 @@
+import re
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from queue_middleware.asgi import headers as module
 from queue_middleware.asgi.headers import declared_length, kept_headers, read_headers
+from queue_middleware.asgi.proxy_headers import is_set_by_proxies
 from queue_middleware.jobs.models import Headers
 
 HOST = (b"host", b"a")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-authorization", b"expect",
-     b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt", b"x_forwarded_for", b"bad name", b"",
-     b"x-fal-stop-runner", b"x-fal-needs-retry", b"x-fal-error-type", b"x-fal-request-timeout-type", b"x-fal-billable-units",
-     b"x-fal-served-from", b"x-fal-runner-hints"],
+NOT_REPLAYED = (
+    b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-authorization", b"expect",
+    b"proxy-authenticate", b"proxy-connection", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt",
+    b"x-fal-stop-runner", b"x-fal-needs-retry", b"x-fal-error-type", b"x-fal-request-timeout-type", b"x-fal-billable-units",
+    b"x-fal-served-from", b"x-fal-runner-hints",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*NOT_REPLAYED, b"x_forwarded_for", b"bad name", b""])
 def test_headers_that_are_not_replayed(name: bytes) -> None:
     assert read_headers(((name, b"x"), HOST)).replayed == (HOST,)
 
@@ -108,3 +115,65 @@ def test_long_names_are_not_cached() -> None:
     after = len(module._treatments), len(module._kept_names)
     assert after[0] <= before[0] + 1  # HOST is one of them
     assert after[1] == before[1]
+
+
+# --- the one pass of each function, compared with an expression for each of its results
+
+NAMES = st.one_of(
+    st.sampled_from(
+        [*NOT_REPLAYED, b"host", b"origin", b"sec-fetch-site", b"x-fal-queue-priority", b"x-forwarded-for", b"x-a", b"x_a",
+         b"a b", b"content-type", b"date", b"server"]
+    ),
+    st.binary(max_size=4).map(bytes.lower),
+)  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from([b"close", b"close, X-A", b"x-forwarded-for ,origin", b"content-length", b"x-fal-queue-priority", b"12"]),
+    st.binary(max_size=6),
+)
+BLOCKS = st.lists(st.tuples(NAMES, VALUES), max_size=12).map(tuple)
+TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+
+
+def named_by_connection(headers: Headers) -> set[bytes]:
+    return {part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")}
+
+
+def is_clean(value: bytes) -> bool:
+    return not any(bad in value for bad in (b"\r", b"\n", b"\0"))
+
+
+@given(BLOCKS)
+@example(
+    ((b"connection", b"x-a"), (b"connection", b"X-Forwarded-For"), (b"x-a", b""), (b"x-forwarded-for", b"1"), (b"te", b""))
+)
+def test_the_headers_of_a_submission_are_read_as_by_one_expression_for_each_result(headers: Headers) -> None:
+    named = named_by_connection(headers)
+    read = read_headers(headers)
+    assert read.replayed == tuple(
+        (name, value)
+        for name, value in headers
+        if name not in NOT_REPLAYED
+        and b"_" not in name
+        and TOKEN.fullmatch(name)
+        and (name not in named or is_set_by_proxies(name))
+        and is_clean(value)
+    )
+    assert read.fal_headers == {name: value for name, value in headers if name.startswith(b"x-fal-")}
+    assert read.lengths == tuple(value for name, value in headers if name == b"content-length")
+    assert read.is_from_browser == any(name in (b"origin", b"sec-fetch-site") for name, _ in headers)
+    assert read.text == b"".join(name + value for name, value in headers)
+    assert read.size == sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+NOT_KEPT = (*NOT_REPLAYED[:7], b"proxy-authenticate", b"proxy-connection", b"x-fal-stop-runner", b"date", b"server")
+
+
+@given(BLOCKS.map(lambda block: tuple((name.title(), value) for name, value in block)))
+def test_the_headers_of_a_response_are_kept_as_by_one_expression(headers: Headers) -> None:
+    lower = tuple((name.lower(), value) for name, value in headers)
+    if not all(TOKEN.fullmatch(name) and is_clean(value) for name, value in lower):
+        with pytest.raises(ValueError, match="header"):
+            kept_headers(headers)
+    else:
+        named = named_by_connection(lower)
+        assert kept_headers(headers) == tuple(pair for pair in lower if pair[0] not in NOT_KEPT and pair[0] not in named)

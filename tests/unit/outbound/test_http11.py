@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from queue_middleware.outbound.http11 import MAX_BODY_PREFIX, MAX_READ, Connection, ConnectionClosed, StreamBody
 from queue_middleware.outbound.http_head import Request
 
+pytestmark = pytest.mark.usefixtures("course")
+
 REQUEST = Request(b"POST", b"/hook", ((b"host", b"example.com"), (b"content-length", b"4")))
 SENT = b"POST /hook HTTP/1.1\r\nHost: example.com\r\nContent-Length: 4\r\n\r\nbody"
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
