@@ -41,14 +41,13 @@ class JobCompleter:
         claim: Claim,
         outcome: StoredResponse | Failure,
         session: TaskSession | None,
-        on_result: Callable[[CommitResult | QueueError], None] | None = None,
-    ) -> Awaitable[CommitResult]:
+        on_result: Callable[[CommitResult | QueueError], None],
+    ) -> None:
         """Commit the final outcome with one call of the store, which calls `on_result` in the event loop."""
-        if session is not None:
-            return session.commit(outcome, on_result)
-        if isinstance(outcome, Failure):
-            return self._store.fail(claim, outcome, on_result)
-        return self._store.complete(claim, outcome, on_result)
+        if session is None:
+            self._store.end(claim, outcome, on_result)
+        else:
+            session.commit(outcome, on_result)
 
     async def commit_until_stored(
         self,
@@ -61,7 +60,11 @@ class JobCompleter:
         """Commit the final outcome after the log lines. `error` is that of a first try."""
 
         def commit() -> Awaitable[CommitResult]:
-            return self.commit(claim, outcome, session)
+            if session is not None:
+                return session.commit(outcome)
+            if isinstance(outcome, Failure):
+                return self._store.fail(claim, outcome)
+            return self._store.complete(claim, outcome)
 
         return await self._context.retry_on_outage(commit if log is None else log.before(commit), error)
 
