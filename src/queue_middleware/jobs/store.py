@@ -64,12 +64,12 @@ class JobStore(Protocol):
     # --- for submitters
 
     def submit(
-        self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
+        self, new: NewJob, *, start: bool = False, on_result: OnResult[SubmitResult] | None = None
     ) -> Awaitable[SubmitResult]:
         """Store a job. With `start`, and if no other job is queued, the same transaction claims it: `SubmitResult.claim`.
 
-        `on_claim` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
-        stopped waiting: a claimed job has to be run.
+        `on_result` is called once in the event loop with the result or the error, even if the caller has stopped waiting: a
+        claimed job has to be run.
 
         Raises `QueueFull` (`max_queued`, `max_tasks`), `TooManyQueued` (the client's limits, or
         `new.max_queue_length`), `DiskFull`, `StoreBusy`.

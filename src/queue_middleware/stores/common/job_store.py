@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from queue_middleware.errors import QueueError
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.job_list import JobFilter, JobPage, ListPosition
@@ -76,14 +75,11 @@ class CommonJobStore(ABC):
     # --- for submitters
 
     def submit(
-        self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
+        self, new: NewJob, *, start: bool = False, on_result: OnResult[SubmitResult] | None = None
     ) -> Awaitable[SubmitResult]:
         """Store a job. With `start` it is claimed at once if no other job is queued."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)
-        on_result = (
-            None if on_claim is None else lambda result: on_claim(None if isinstance(result, QueueError) else result.claim)
-        )
         return self._writer.submit(submissions.submit, payload, len(new.request.body), on_result)
 
     async def job(self, request_id: str) -> Job:
