@@ -17,7 +17,7 @@ from benchmarks.scenario import Conditions, Figure, Metrics, Scenario, Variants
 from benchmarks.sink import sink
 from queue_middleware.events import Delivered, Event
 from queue_middleware.jobs.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.observability.emitter import make_emitter
+from queue_middleware.observability.emitter import Emitter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
@@ -79,7 +79,7 @@ class _Sender:
         await self.store_results(count)
         countdown = _Countdown(count)
         async with HTTPClient(Guard(self.settings.outbound_allow)) as outbound:
-            schedule, emit = self.settings.webhook_schedule, make_emitter([countdown])
+            schedule, emit = self.settings.webhook_schedule, Emitter([countdown])
             dispatcher = Dispatcher(self.store, self.store.webhooks, outbound, self._messages(), schedule, emit)
             began, processor = time.perf_counter(), time.process_time()
             running = asyncio.create_task(dispatcher.run())

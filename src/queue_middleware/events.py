@@ -260,6 +260,11 @@ Emit = Callable[[Event], None]
 """Passes an event to all observers."""
 
 
+def is_observed(emit: Emit, kind: type[Event]) -> bool:
+    """Whether events of this kind have to be made. False only if `emit` is known to pass them to no observer."""
+    return kind not in getattr(emit, "unobserved", ())
+
+
 class ErrorStreak:
     """Consecutive errors of one service: emits each as `ServiceError`, and the first success after them as `Recovered`."""
 

@@ -19,7 +19,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from queue_middleware.events import CircuitOpened, Event
-from queue_middleware.observability.emitter import make_emitter
+from queue_middleware.observability.emitter import Emitter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
@@ -143,7 +143,7 @@ async def p99(folder: Path, receivers: Receivers, hosts: list[str], counter: Cir
         async with HTTPClient(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
             signer = Signer(KeyRing.of(KeyPair.generate()))
             messages = MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.response_chunk, settings)}, time.time)
-            emit = make_emitter([counter] if counter else [])
+            emit = Emitter([counter] if counter else [])
             engine = Dispatcher(store, store.webhooks, outbound, messages, settings.webhook_schedule, emit, grace=0.0)
             gc.collect()
             began = time.perf_counter()

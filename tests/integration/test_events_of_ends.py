@@ -192,7 +192,7 @@ class Chance:
 
     def disturb(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """One write in seven does not reach the database."""
-        for name in ("complete", "fail", "retry", "release", "log"):
+        for name in ("end", "complete", "fail", "retry", "release", "log"):
             monkeypatch.setattr(SQLiteStore, name, self._flaky(getattr(SQLiteStore, name)))
 
     def _flaky(self, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -94,11 +94,11 @@ class Full(SQLiteStore):
 
     refusals = 1
 
-    def fail(self, *arguments: Any) -> Any:
+    def end(self, *arguments: Any) -> None:
         if self.refusals:
             self.refusals -= 1
             raise DiskFull("full", 1)
-        return super().fail(*arguments)
+        super().end(*arguments)
 
 
 async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_was_full(

@@ -316,10 +316,17 @@ class Flaky(SQLiteStore):
     outages = 0
 
     def complete(self, *arguments: Any) -> Any:
+        self._fail()
+        return super().complete(*arguments)
+
+    def end(self, *arguments: Any) -> None:
+        self._fail()
+        super().end(*arguments)
+
+    def _fail(self) -> None:
         if self.outages:
             self.outages -= 1
             raise StoreBusy("out of reach", 1)
-        return super().complete(*arguments)
 
 
 async def test_a_finished_attempt_is_stored_after_a_database_outage(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +381,8 @@ async def test_an_outage_that_lasts_until_the_end_hands_the_work_back_and_report
     def unreachable(self: SQLiteStore, *arguments: Any) -> Any:
         raise StoreBusy("out of reach", 1)
 
-    monkeypatch.setattr(SQLiteStore, verb, unreachable)
+    for name in (verb, "end"):
+        monkeypatch.setattr(SQLiteStore, name, unreachable)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
     recorder = EventRecorder()
 

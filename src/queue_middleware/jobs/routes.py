@@ -44,6 +44,8 @@ class RouteTemplates:
         """By template; those that match fewer paths are before others."""
         self._names = {OTHER}
         self._by_path: dict[str, str] = {}
+        self._called: set[tuple[object, ...]] = set()
+        """Calls that have nothing new to teach: method, path and root path as the application left them, and route."""
 
     def of(self, target: str, method: str, scope: Mapping[str, Any]) -> str:
         """The route of a call of the path `target`, percent-encoded and in Latin-1. `scope` is that of the submission.
@@ -91,11 +93,18 @@ class RouteTemplates:
 
         `root_path` is that of the call before routing, and `route` is the route that it was given.
         """
-        if not self._is_learning:
+        if not self._is_learning or not ("route" in scope or "path_template" in scope):
+            return
+        called = scope.get("method"), scope.get("path"), scope.get("root_path"), route
+        if called in self._called:
             return
         template = template_of(scope, root_path)
-        if template is not None and template != route:
-            self._add(template, scope.get("path", "").removeprefix(root_path))
+        if template is not None:
+            if template != route:
+                self._add(template, scope.get("path", "").removeprefix(root_path))
+            if len(self._called) >= _MAX_CACHED:
+                self._called.clear()
+            self._called.add(called)
 
     def remember(self, templates: Iterable[str]) -> None:
         """Learn the templates that earlier processes have stored. They count as routes when a path first matches them."""

@@ -64,12 +64,12 @@ class JobStore(Protocol):
     # --- for submitters
 
     def submit(
-        self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
+        self, new: NewJob, *, start: bool = False, on_result: OnResult[SubmitResult] | None = None
     ) -> Awaitable[SubmitResult]:
         """Store a job. With `start`, and if no other job is queued, the same transaction claims it: `SubmitResult.claim`.
 
-        `on_claim` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
-        stopped waiting: a claimed job has to be run.
+        `on_result` is called once in the event loop with the result or the error, even if the caller has stopped waiting: a
+        claimed job has to be run.
 
         Raises `QueueFull` (`max_queued`, `max_tasks`), `TooManyQueued` (the client's limits, or
         `new.max_queue_length`), `DiskFull`, `StoreBusy`.
@@ -108,15 +108,17 @@ class JobStore(Protocol):
     def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
         """Store chunk `number` of the response while it is being produced."""
 
-    def complete(self, claim: Claim, response: StoredResponse, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
         """Store the application's response, end the job, and make its webhook due, in one transaction.
 
-        A repeated call with the same claim returns True again and changes nothing; the same holds for `fail`. `on_result` is
-        called in the event loop with the result or the error, whether or not the returned awaitable is awaited.
+        A repeated call with the same claim returns True again and changes nothing; the same holds for `fail`.
         """
 
-    def fail(self, claim: Claim, failure: Failure, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
         """End the job without a response, as cancelled if `failure` is `CLIENT_CANCELLED`, and make its webhook due."""
+
+    def end(self, claim: Claim, outcome: StoredResponse | Failure, on_result: OnResult[bool]) -> None:
+        """Complete or fail the job as `complete` and `fail` do; `on_result` is called with the result or the error."""
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
         """Delay the job for another attempt in `delay` seconds; returns what became of the job.

@@ -6,25 +6,28 @@ import logging
 from collections.abc import Iterable
 from typing import get_args
 
-from queue_middleware.events import Emit, Event, Observer
+from queue_middleware.events import Event, Observer
 
 _log = logging.getLogger("queue_middleware")
 
 
-def make_emitter(observers: Iterable[Observer]) -> Emit:
-    """A function that passes every event to every observer that wants its kind, in order."""
-    observers = tuple(observers)
-    by_kind = {
-        kind: tuple(o.on_event for o in observers if (kinds := getattr(o, "kinds", None)) is None or kind in kinds)
-        for kind in get_args(Event)
-    }
+class Emitter:
+    """Passes every event to every observer that wants its kind, in order."""
 
-    def emit(event: Event) -> None:
-        for on_event in by_kind[type(event)]:
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        observers = tuple(observers)
+        self._by_kind = {
+            kind: tuple(o.on_event for o in observers if (kinds := getattr(o, "kinds", None)) is None or kind in kinds)
+            for kind in get_args(Event)
+        }
+        self.unobserved = frozenset(kind for kind, receivers in self._by_kind.items() if not receivers)
+        """For `events.is_observed`."""
+
+    def __call__(self, event: Event) -> None:
+        """Emit an event. An exception of an observer is logged."""
+        for on_event in self._by_kind[type(event)]:
             try:
                 on_event(event)
             except Exception:
                 # A faulty observer, e.g. of metrics, must not stop the work of the queue.
                 _log.exception("an observer failed to handle the event %s", type(event).__name__)
-
-    return emit

@@ -12,14 +12,14 @@ from typing import Any
 
 from queue_middleware.asgi.replay import App
 from queue_middleware.errors import NotRunning
-from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, ServiceError, Submitted
+from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, ServiceError, Submitted, is_observed
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import CancelOutcome, Job, JobResult, NewJob
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.jobs.task_spec import Task, TaskSpec
-from queue_middleware.observability.emitter import make_emitter
+from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
 from queue_middleware.outbound.guard import WEBHOOK, Guard
 from queue_middleware.settings import Settings
@@ -64,7 +64,7 @@ class Runtime:
         self.time = clock or time.time
         """Unix time in seconds."""
         self._callback_verifier = CallbackVerifier(settings.callback_keys, clock=self.time)
-        self._emit: Emit = make_emitter((LoggingObserver(), *observers))
+        self._emit: Emit = Emitter((LoggingObserver(), *observers))
         self.routes = RouteTemplates(settings.paths, route_of, lambda error: self._emit(ServiceError("route_of", error, 0)))
         self._running: Supervisor | None = None
         self._not_running_reason = NOT_STARTED
@@ -211,20 +211,20 @@ class Runtime:
         services = self.services
         worker, store = services.worker, services.stores.jobs
         submission = Submission(worker)
-        if not worker.reserve(new):
-            storing = store.submit(new)
-        else:
-            try:
-                storing = store.submit(new, start=True, on_claim=submission.claimed)
-            except BaseException:
-                submission.claimed(None)
-                raise
+        starts = worker.reserve(new)
+        try:
+            storing = store.submit(new, start=starts, on_result=submission.on_result if starts else None)
+        except BaseException:
+            if starts:
+                worker.hold(None)
+            raise
         try:
             submission.result = result = await storing
         except BaseException:
             submission.close()
             raise
-        self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
+        if is_observed(self._emit, Submitted):
+            self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
 
     async def job(self, request_id: str) -> Job:

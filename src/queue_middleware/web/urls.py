@@ -152,11 +152,14 @@ def client_address(scope: Scope) -> tuple[str, int] | None:
     """Host and port for the replay; None if the server gives something else, e.g. the path of a socket."""
     client: Any = scope.get("client")
     if client and isinstance(client[0], str) and isinstance(client[1], int):
-        return client[0], client[1]
+        return client if type(client) is tuple and len(client) == 2 else (client[0], client[1])
     return None
 
 
 def server_address(scope: Scope) -> tuple[str, int | None] | None:
     """Host and port of the server, which may have no port."""
     server: Any = scope.get("server")
-    return (str(server[0]), server[1]) if server and (server[1] is None or isinstance(server[1], int)) else None
+    if not server or not (server[1] is None or isinstance(server[1], int)):
+        return None
+    as_given = type(server) is tuple and len(server) == 2 and type(server[0]) is str
+    return server if as_given else (str(server[0]), server[1])

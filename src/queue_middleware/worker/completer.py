@@ -1,4 +1,4 @@
-"""Commits how an attempt ended: result, retry or hand-back, after its log lines, retrying during outages of the store."""
+"""Commits and reports how an attempt ended: result, retry or hand-back, after its log lines, retrying during outages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import QueueError
-from queue_middleware.events import AttemptFailed, Finished, JobAwaiting
+from queue_middleware.events import AttemptFailed, AttemptStarted, Finished, JobAwaiting
 from queue_middleware.jobs.log_lines import retry_line
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, JobState, StoredResponse
 from queue_middleware.jobs.retry import RetryDecision, attempts_allowed, task_backoff
@@ -41,14 +41,13 @@ class JobCompleter:
         claim: Claim,
         outcome: StoredResponse | Failure,
         session: TaskSession | None,
-        on_result: Callable[[CommitResult | QueueError], None] | None = None,
-    ) -> Awaitable[CommitResult]:
+        on_result: Callable[[CommitResult | QueueError], None],
+    ) -> None:
         """Commit the final outcome with one call of the store, which calls `on_result` in the event loop."""
-        if session is not None:
-            return session.commit(outcome, on_result)
-        if isinstance(outcome, Failure):
-            return self._store.fail(claim, outcome, on_result)
-        return self._store.complete(claim, outcome, on_result)
+        if session is None:
+            self._store.end(claim, outcome, on_result)
+        else:
+            session.commit(outcome, on_result)
 
     async def commit_until_stored(
         self,
@@ -61,7 +60,11 @@ class JobCompleter:
         """Commit the final outcome after the log lines. `error` is that of a first try."""
 
         def commit() -> Awaitable[CommitResult]:
-            return self.commit(claim, outcome, session)
+            if session is not None:
+                return session.commit(outcome)
+            if isinstance(outcome, Failure):
+                return self._store.fail(claim, outcome)
+            return self._store.complete(claim, outcome)
 
         return await self._context.retry_on_outage(commit if log is None else log.before(commit), error)
 
@@ -108,18 +111,25 @@ class JobCompleter:
             await session.registered()
         return await self._context.retry_on_outage(give_back if log is None else log.before(give_back, wait=True))
 
+    def report_start(self, claim: Claim) -> None:
+        """Emit that an attempt begins."""
+        if self._context.observes_start:
+            self._context.emit(AttemptStarted(claim.request_id, claim.attempt, claim.route))
+
     def report(self, claim: Claim, end: StoredResponse | Failure | AttemptEnd, since: float) -> None:
         """Emit what became of the job. If the store decided that, `end` is not the outcome of the attempt.
 
         `since` is when the attempt began, by the event loop's clock.
         """
-        duration = self._context.loop.time() - since
-        if not isinstance(end, AttemptEnd):
-            self._context.emit(Finished.of(claim.request_id, claim.attempt, end, duration, claim.route))
-        elif end.state is JobState.AWAITING:
-            self._context.emit(JobAwaiting(claim.request_id, claim.attempt, claim.route))
-        elif end.state in FINAL:
-            self._context.emit(Finished(claim.request_id, claim.attempt, claim.route, end.status, end.error, duration))
+        context = self._context
+        if isinstance(end, AttemptEnd) and end.state is JobState.AWAITING:
+            context.emit(JobAwaiting(claim.request_id, claim.attempt, claim.route))
+        elif context.observes_end:
+            duration = context.loop.time() - since
+            if not isinstance(end, AttemptEnd):
+                context.emit(Finished.of(claim.request_id, claim.attempt, end, duration, claim.route))
+            elif end.state in FINAL:
+                context.emit(Finished(claim.request_id, claim.attempt, claim.route, end.status, end.error, duration))
 
 
 def _backoff(claim: Claim) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from queue_middleware.asgi.replay import App
 from queue_middleware.background import retry_on_outage
 from queue_middleware.errors import QueueError
-from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.events import AttemptStarted, Emit, ErrorStreak, Finished, is_observed
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings
@@ -44,6 +44,14 @@ class WorkerContext:
     """The worker's own task."""
     clock: Callable[[], float] = time.time
     """Unix time in seconds."""
+    observes_start: bool = True
+    """Whether `AttemptStarted` has an observer. Like the next one it is asked once: every job has both events."""
+    observes_end: bool = True
+    """Whether `Finished` has an observer."""
+
+    def __post_init__(self) -> None:
+        self.observes_start = is_observed(self.emit, AttemptStarted)
+        self.observes_end = is_observed(self.emit, Finished)
 
     def is_being_torn_down(self) -> bool:
         """Whether the event loop is ending and cancels all tasks. A handler can also cancel only itself."""

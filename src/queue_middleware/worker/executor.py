@@ -14,7 +14,7 @@ from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in
 from queue_middleware.asgi.replay import NoResponse, Replay, ResponseTooLarge
 from queue_middleware.asgi.scope import build_scope
 from queue_middleware.errors import QueueError
-from queue_middleware.events import ApplicationError, AttemptStarted, ClaimLost, ServiceError, SlotStuck
+from queue_middleware.events import ApplicationError, ClaimLost, ServiceError, SlotStuck
 from queue_middleware.jobs.models import Claim, ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.retry import RetryDecision, decide_retry
@@ -80,7 +80,7 @@ class JobExecutor:
         """Call the application and settle. The slot is free when both the call and the commit are over."""
         claim, context = self.claim, self._context
         try:
-            context.emit(AttemptStarted(claim.request_id, claim.attempt, claim.route))
+            self._completer.report_start(claim)
             scope = error = None
             if self.abort_reason is None:
                 activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))

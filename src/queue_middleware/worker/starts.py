@@ -12,6 +12,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Protocol
 
+from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import Claim, SubmitResult
 
 START_DELAY_TURNS = 4
@@ -45,9 +46,10 @@ class StartQueue:
         # Not the context of a submission, which a callback would keep alive.
         self._own_context = variables
         self._held: dict[Startable, None] = {}
-        self._due: deque[tuple[int, Startable]] = deque()
-        self._turn = 0
-        self._is_turning = False
+        self._due: deque[list[Startable]] = deque([] for _ in range(START_DELAY_TURNS))
+        """The attempts that begin in each of the next turns."""
+        self._waiting = 0
+        """How many they are."""
 
     def hold(self, attempt: Startable) -> None:
         """Keep the attempt until the response to its submission is sent."""
@@ -66,20 +68,19 @@ class StartQueue:
 
     def enqueue(self, attempt: Startable) -> None:
         """Begin the attempt in `START_DELAY_TURNS` turns of the event loop."""
-        self._due.append((self._turn + START_DELAY_TURNS, attempt))
-        if not self._is_turning:
-            self._is_turning = True
+        self._due[-1].append(attempt)
+        if not self._waiting:
             self._loop.call_soon(self._next_turn, context=self._own_context)
+        self._waiting += 1
 
     def _next_turn(self) -> None:
-        self._turn += 1
-        due = self._due
-        while due and due[0][0] <= self._turn:
-            due.popleft()[1].begin(self.variables.copy())
-        if due:
+        due = self._due.popleft()
+        self._due.append([])
+        self._waiting -= len(due)
+        if self._waiting:
             self._loop.call_soon(self._next_turn, context=self._own_context)
-        else:
-            self._is_turning = False
+        for attempt in due:
+            attempt.begin(self.variables.copy())
 
 
 class Starter(Protocol):
@@ -108,9 +109,9 @@ class Submission:
         self._attempt: Startable | None = None
         self._is_closed = False
 
-    def claimed(self, claim: Claim | None) -> None:
+    def on_result(self, result: SubmitResult | QueueError) -> None:
         """Called when it is committed, or has failed, also after `close`: what was claimed has to be run."""
-        attempt = self._attempt = self._starter.hold(claim)
+        attempt = self._attempt = self._starter.hold(None if isinstance(result, QueueError) else result.claim)
         if self._is_closed and attempt is not None:
             self._starter.let_begin(attempt)
 

@@ -69,7 +69,7 @@ class TaskSession:
             await asyncio.wait((self._registering,))
 
     def commit(
-        self, outcome: StoredResponse | Failure, on_result: OnResult[AttemptEnd | None] | None
+        self, outcome: StoredResponse | Failure, on_result: OnResult[AttemptEnd | None] | None = None
     ) -> Awaitable[AttemptEnd | None]:
         """Complete the job, or let it wait for the external service."""
         spec = self.task.spec

@@ -80,6 +80,31 @@ def test_a_template_is_learned_from_the_first_call_of_its_shape() -> None:
     ]
 
 
+def test_a_call_with_nothing_new_is_not_examined_again() -> None:
+    reads: list[str] = []
+
+    class Route:
+        @property
+        def path(self) -> str:
+            reads.append("path")
+            return "/items/{id}"
+
+    routes = RouteTemplates()
+    scope = {"method": "POST", "path": "/items/1", "root_path": "", "route": Route()}
+    for _ in range(5):
+        routes.learn(scope, "", routes.of("/items/1", "POST", {}))
+    assert len(reads) == 2  # with the route `OTHER`, then with the learned one
+    routes.learn({**scope, "method": "PUT"}, "", "/items/{id}")
+    assert len(reads) == 3
+
+
+def test_a_call_that_left_no_template_is_examined_again() -> None:
+    routes = RouteTemplates()
+    routes.learn({"path": "/items/1", "route": None}, "", OTHER)
+    routes.learn(after_call("/items/1", "/items/{id}"), "", OTHER)
+    assert routes.of("/items/1", "POST", {}) == "/items/{id}"
+
+
 def test_a_path_without_parameters_is_preferred() -> None:
     routes = RouteTemplates()
     routes.learn(after_call("/items/1", "/items/{id}"), "", OTHER)
@@ -124,7 +149,9 @@ def test_the_number_of_learned_routes_and_of_cached_paths_is_bounded() -> None:
     assert len({routes.of(f"/{number}", "POST", {}) for number in range(3 * MAX_ROUTES)}) == MAX_ROUTES + 1
     for number in range(5000):
         routes.of(f"/x/{number}", "POST", {})
+        routes.learn(after_call(f"/y/{number}", "/y/{number}"), "", OTHER)
     assert len(routes._by_path) < 2000
+    assert len(routes._called) < 2000
 
 
 def test_a_restart_learns_what_other_processes_have_stored_meanwhile() -> None:

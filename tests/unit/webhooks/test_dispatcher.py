@@ -30,7 +30,7 @@ from queue_middleware.jobs.models import (
     WebhookKind,
 )
 from queue_middleware.jobs.store import Topic
-from queue_middleware.observability.emitter import make_emitter
+from queue_middleware.observability.emitter import Emitter
 from queue_middleware.outbound.client import HTTPClient, Response
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
@@ -83,7 +83,7 @@ class Setup:
         store = store or self.store
         formats = {REQUEST_FORMAT: RequestFormat(store.response_chunk, Settings())}
         messages = MessageBuilder(self.signer, formats, self.clock.seconds)
-        emit = make_emitter([self.events])
+        emit = Emitter([self.events])
         return Dispatcher(store, store.webhooks, receiver, messages, schedule, emit, clock=self.clock.seconds, **options)
 
     @asynccontextmanager

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from queue_middleware.jobs.store import OnResult
 
+from .pending import Operation, P, R
 from .transaction import Queries
-from .writer import Operation, P, R
 
 
 class Write(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from queue_middleware.errors import QueueError
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.job_list import JobFilter, JobPage, ListPosition
@@ -35,9 +34,10 @@ from queue_middleware.settings import Settings
 from . import job_list, job_queries, jobs, logs, requeueing, submissions
 from .codec import clean, encode_lines, encode_request
 from .operation_costs import ended_attempt, long_request_bytes
+from .pending import R
 from .reader import Reader
 from .transaction import Queries
-from .writer import R, Writer
+from .writer import Writer
 
 
 class CommonJobStore(ABC):
@@ -75,14 +75,11 @@ class CommonJobStore(ABC):
     # --- for submitters
 
     def submit(
-        self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
+        self, new: NewJob, *, start: bool = False, on_result: OnResult[SubmitResult] | None = None
     ) -> Awaitable[SubmitResult]:
         """Store a job. With `start` it is claimed at once if no other job is queued."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)
-        on_result = (
-            None if on_claim is None else lambda result: on_claim(None if isinstance(result, QueueError) else result.claim)
-        )
         return self._writer.submit(submissions.submit, payload, len(new.request.body), on_result)
 
     async def job(self, request_id: str) -> Job:
@@ -120,15 +117,21 @@ class CommonJobStore(ABC):
         """Store one chunk of a response."""
         return self._writer.submit(jobs.append, (claim, number, data), len(data))
 
-    def complete(self, claim: Claim, response: StoredResponse, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
         """End a job with a response."""
-        return self._writer.submit(
-            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_result
-        )
+        return self._writer.submit(jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body))
 
-    def fail(self, claim: Claim, failure: Failure, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
         """End a job without a response."""
-        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim), on_result)
+        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim))
+
+    def end(self, claim: Claim, outcome: StoredResponse | Failure, on_result: OnResult[bool]) -> None:
+        """End a job."""
+        size, ended = long_request_bytes(claim), ended_attempt(claim, outcome)
+        if isinstance(outcome, Failure):
+            self._writer.submit_unawaited(jobs.fail, ended, size, on_result)
+        else:
+            self._writer.submit_unawaited(jobs.finish, ended, size + len(outcome.body), on_result)
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
         """Delay a job for another attempt."""

@@ -7,7 +7,7 @@ from typing import Any
 from queue_middleware.jobs.models import CHUNK_SIZE, Claim, Failure, StoredResponse
 
 from . import deliveries, jobs, requeueing, tasks
-from .writer import Operation
+from .pending import Operation
 
 ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
     {

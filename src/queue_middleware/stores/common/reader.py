@@ -13,8 +13,8 @@ import msgspec
 
 from queue_middleware.errors import QueueError, StoreBusy
 
+from .pending import set_result
 from .transaction import Queries
-from .writer import set_result
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ _MAX_SECONDS = 0.005
 """Seconds after which results are returned; reads that were not executed by then go into the next group."""
 
 
-class _Pending(msgspec.Struct, gc=False, eq=False):
+class _Pending(msgspec.Struct, eq=False):
     operation: ReadOperation[Any, Any]
     payload: Any
     future: asyncio.Future[Any]

@@ -8,23 +8,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
-
-import msgspec
 
 from queue_middleware.errors import QueueError, StoreBusy
 from queue_middleware.jobs.store import OnResult, Topic
 
+from .pending import Operation, P, Pending, R, resolve, with_result
 from .transaction import CommitFailed, Transaction
 
-P = TypeVar("P")
-R = TypeVar("R")
 T = TypeVar("T")
-
-Operation = Callable[[Transaction, Sequence[P]], Sequence[R | QueueError]]
-"""A function from a batch of payloads to one result per payload. A `QueueError` is raised to its caller and undoes nothing."""
 
 _MAX_OPERATIONS = 256
 _MAX_BYTES = 16 * 2**20
@@ -32,17 +26,6 @@ _MAX_SECONDS = 0.05
 """Seconds after which a group is committed; operations that were not executed by then go into the next group."""
 _TIMEOUT = 10.0
 """Seconds after which operations that are not yet in a transaction fail with `StoreBusy`."""
-
-
-class _Pending(msgspec.Struct, gc=False, eq=False):
-    operation: Operation[Any, Any]
-    payload: Any
-    size: int
-    future: asyncio.Future[Any]
-    on_result: Callable[[Any], None] | None
-
-
-_Results = list[tuple[_Pending, Any]]
 
 
 class WritingConnection(Protocol):
@@ -99,7 +82,7 @@ class Writer:
         self._one_by_one = one_by_one
         self._free_space = free_space
         self._clock = clock
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Pending] = deque()
         self._loop = asyncio.get_running_loop()
         # Not the context of a caller: a cancelled timer keeps its context, and so the caller's request, until it would be due.
         self._context = copy_context()
@@ -122,15 +105,23 @@ class Writer:
         `on_result` is always called with the result or the error, before the future is resolved.
         """
         future: asyncio.Future[R] = self._loop.create_future()
+        self._add(Pending(operation, payload, size, on_result, future))
+        return future
+
+    def submit_unawaited(self, operation: Operation[P, R], payload: P, size: int, on_result: OnResult[R]) -> None:
+        """The same without a future, which every job would need for its end, although nothing awaits it."""
+        self._add(Pending(operation, payload, size, on_result, None))
+
+    def _add(self, pending: Pending) -> None:
         if self._closing:
-            _resolve(_Pending(operation, payload, size, future, on_result), StoreBusy("the queue's database is closed", 5))
-            return future
-        self._pending.append(_Pending(operation, payload, size, future, on_result))
+            pending.result = StoreBusy("the queue's database is closed", 5)
+            resolve(pending)
+            return
+        self._pending.append(pending)
         if not self._writing:
             self._writing = True
             self._idle.clear()
             self._start()
-        return future
 
     @property
     def idle(self) -> bool:
@@ -150,14 +141,14 @@ class Writer:
         """Fail operations that wait too long for the write lock; otherwise they would hang and fill the memory."""
         self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         late = self._take(sys.maxsize, sys.maxsize)
-        interrupt = self._resolve_all([(pending, StoreBusy("the queue's database does not respond", 5)) for pending in late])
+        interrupt = self._resolve_all(with_result(late, StoreBusy("the queue's database does not respond", 5)))
         if interrupt is not None:
             raise interrupt
 
-    def _deliver(self, results: _Results, topics: set[Topic]) -> None:
+    def _deliver(self, executed: list[Pending], topics: set[Topic]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        interrupt = self._resolve_all(results)
+        interrupt = self._resolve_all(executed)
         if self._pending:
             self._start()
         else:
@@ -168,12 +159,12 @@ class Writer:
         if interrupt is not None:
             raise interrupt
 
-    def _resolve_all(self, results: _Results) -> BaseException | None:
+    def _resolve_all(self, executed: list[Pending]) -> BaseException | None:
         """Give every caller its result, even if a callback fails; returns what is for the event loop to raise afterwards."""
         interrupt: BaseException | None = None
-        for pending, result in results:
+        for pending in executed:
             try:
-                _resolve(pending, result)
+                resolve(pending)
             except Exception as error:
                 # A callback has a defect; all others still have to be called, and the next group to be written.
                 self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
@@ -181,9 +172,9 @@ class Writer:
                 interrupt = error
         return interrupt
 
-    def _take(self, max_operations: int, max_bytes: int) -> list[_Pending]:
+    def _take(self, max_operations: int, max_bytes: int) -> list[Pending]:
         """Take the next group. Called in both threads."""
-        group: list[_Pending] = []
+        group: list[Pending] = []
         take, add = self._pending.popleft, group.append
         with self._lock:
             for _ in range(min(len(self._pending), max_operations)):
@@ -197,17 +188,20 @@ class Writer:
     # --- in the connection's thread
 
     def _write_and_report(self, connection: Any) -> None:
-        group: list[_Pending] = []
+        group: list[Pending] = []
         try:
-            results, topics = self._write(connection, group)
+            executed, topics = self._write(connection, group)
         except BaseException as error:
             # No case is known, but without results these callers and all later ones would wait forever.
-            results, topics = [(pending, self._connection.failure_of(error)) for pending in group], set()
+            executed, topics = with_result(group, self._connection.failure_of(error)), set()
         with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile; the commit stands
-            self._loop.call_soon_threadsafe(self._deliver, results, topics)
+            self._loop.call_soon_threadsafe(self._deliver, executed, topics)
 
-    def _write(self, connection: Any, group: list[_Pending], *, freed: bool = False) -> tuple[_Results, set[Topic]]:
-        """Write a group. An empty group is filled when the write lock is held, so that operations can time out until then."""
+    def _write(self, connection: Any, group: list[Pending], *, freed: bool = False) -> tuple[list[Pending], set[Topic]]:
+        """Write a group; return what was executed, with its results.
+
+        An empty group is filled when the write lock is held, so that operations can time out until then.
+        """
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
@@ -218,36 +212,37 @@ class Writer:
                 if not isinstance(error, CommitFailed):
                     return self._write(connection, group, freed=True)
             if len(group) == 1 or isinstance(error, CommitFailed) or self._connection.is_database_wide(error):
-                failure = self._connection.failure_of(error)
-                return [(pending, failure) for pending in group], set()
+                return with_result(group, self._connection.failure_of(error)), set()
         # One operation failed, or cannot be executed together with the others. Executed alone, it does not affect them.
-        results: _Results = []
+        executed: list[Pending] = []
         topics: set[Topic] = set()
         for pending in group:
             alone, changed = self._write(connection, [pending])
-            results += alone
+            executed += alone
             topics |= changed
-        return results, topics
+        return executed, topics
 
-    def _execute(self, connection: Any, group: list[_Pending]) -> tuple[_Results, set[Topic]]:
+    def _execute(self, connection: Any, group: list[Pending]) -> tuple[list[Pending], set[Topic]]:
         group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
         transaction = self._begin(connection)
-        results: _Results = []
+        executed: list[Pending] = []
         deadline = self._clock() + _MAX_SECONDS
         for operation, batch in self._batches(group):
-            if results and self._clock() > deadline:
+            if executed and self._clock() > deadline:
                 break
-            batch_results = operation(transaction, [pending.payload for pending in batch])
-            results.extend(zip(batch, batch_results, strict=True))
+            results = operation(transaction, [pending.payload for pending in batch])
+            for pending, result in zip(batch, results, strict=True):
+                pending.result = result
+            executed += batch
         transaction.flush()
         self._check()
-        if len(results) < len(group):
-            self._put_back(group, {id(pending) for pending, _ in results})
-        return results, transaction.topics
+        if len(executed) < len(group):
+            self._put_back(group, {id(pending) for pending in executed})
+        return executed, transaction.topics
 
-    def _batches(self, group: list[_Pending]) -> list[tuple[Operation[Any, Any], list[_Pending]]]:
-        batches: list[tuple[Operation[Any, Any], list[_Pending]]] = []
-        open_batches: dict[Operation[Any, Any], list[_Pending]] = {}
+    def _batches(self, group: list[Pending]) -> list[tuple[Operation[Any, Any], list[Pending]]]:
+        batches: list[tuple[Operation[Any, Any], list[Pending]]] = []
+        open_batches: dict[Operation[Any, Any], list[Pending]] = {}
         for pending in group:
             operation = pending.operation
             batch = open_batches.get(operation)
@@ -260,28 +255,9 @@ class Writer:
                 open_batches[operation] = batch
         return batches
 
-    def _put_back(self, group: list[_Pending], executed: set[int]) -> None:
+    def _put_back(self, group: list[Pending], executed: set[int]) -> None:
         """Put operations that were not executed back, before those that were submitted since."""
         rest = [pending for pending in group if id(pending) not in executed]
         group[:] = [pending for pending in group if id(pending) in executed]
         with self._lock:
             self._pending.extendleft(reversed(rest))
-
-
-def _resolve(pending: _Pending, result: Any) -> None:
-    try:
-        if pending.on_result is not None:
-            pending.on_result(result)
-    finally:
-        set_result(pending.future, result)
-
-
-def set_result(future: asyncio.Future[Any], result: Any) -> None:
-    """Resolve a future with a result or a `QueueError`, even if its caller is gone."""
-    if future.done():
-        return
-    if isinstance(result, QueueError):
-        future.set_exception(result)
-        future.exception()  # marks it as retrieved: asyncio must not warn when the caller is gone
-    else:
-        future.set_result(result)

@@ -17,11 +17,12 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.common import requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
+from queue_middleware.stores.common.pending import Operation, P, R
 from queue_middleware.stores.common.reader import Reader
 from queue_middleware.stores.common.route_ids import RouteIds
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
-from queue_middleware.stores.common.writer import Operation, P, R, Writer
+from queue_middleware.stores.common.writer import Writer
 from queue_middleware.tasks.store import TaskStore
 
 from . import clocks

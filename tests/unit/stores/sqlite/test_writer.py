@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
 import weakref
@@ -203,6 +204,35 @@ async def test_a_failing_listener_does_not_affect_other_callers(bench: Bench) ->
     assert (await first, await other, told) == (-1, 2, [2])
     assert [type(context["exception"]) for context in complaints] == [LookupError]
     assert await bench.writer.submit(bench.insert, 3) == 3
+
+
+async def test_an_operation_without_a_future_gets_its_result_or_its_error(bench: Bench) -> None:
+    results: list[object] = []
+    first = await bench.blocked()
+    bench.writer.submit_unawaited(bench.insert, 1, 0, results.append)
+    bench.go_on.set()
+    await first
+    await bench.writer.submit(bench.insert, 2)
+    await bench.writer.close()
+    bench.writer.submit_unawaited(bench.insert, 3, 0, results.append)
+    assert results[0] == 1
+    assert [type(result) for result in results] == [int, StoreBusy]
+    assert bench.rows() == [-1, 1, 2]
+
+
+async def test_an_error_does_not_stay_in_memory(bench: Bench) -> None:
+    def fail(transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
+        raise sqlite3.OperationalError("broken")
+
+    async def failed() -> weakref.ref[BaseException]:
+        with pytest.raises(StoreError) as caught:
+            await bench.writer.submit(fail, 1)
+        return weakref.ref(caught.value)
+
+    error = await failed()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert error() is None
 
 
 async def test_a_timer_does_not_keep_the_context_of_a_caller(bench: Bench) -> None:

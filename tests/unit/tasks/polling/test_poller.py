@@ -15,7 +15,7 @@ from queue_middleware.events import Finished, Polled, PollFailed, Recovered, Ser
 from queue_middleware.jobs.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.observability.emitter import make_emitter
+from queue_middleware.observability.emitter import Emitter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
@@ -82,7 +82,7 @@ class Setup:
                 "tasks": self.store.tasks,
                 "client": client or PollClient(outbound, settings),
                 "secret_ids": self.secret_ids,
-                "emit": make_emitter([self.events]),
+                "emit": Emitter([self.events]),
                 "clock": self.clock.seconds,
                 **options,
             }
