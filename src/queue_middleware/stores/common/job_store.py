@@ -37,6 +37,7 @@ from .codec import clean, encode_lines, encode_request
 from .operation_costs import ended_attempt, long_request_bytes
 from .reader import Reader
 from .transaction import Queries
+from .webhook_store import CommonWebhookStore
 from .writer import R, Writer
 
 
@@ -50,6 +51,7 @@ class CommonJobStore(ABC):
 
     _writer: Writer
     _reader: Reader
+    webhooks: CommonWebhookStore
 
     def __init__(self, settings: Settings) -> None:
         self.owner = ""
@@ -122,9 +124,12 @@ class CommonJobStore(ABC):
 
     def complete(self, claim: Claim, response: StoredResponse, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """End a job with a response."""
-        return self._writer.submit(
-            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_result
-        )
+        size = long_request_bytes(claim) + len(response.body)
+        if claim.webhook is not None and on_result is not None:
+            completing = self.webhooks.complete_and_claim(claim, response, size, on_result)
+            if completing is not None:
+                return completing
+        return self._writer.submit(jobs.finish, ended_attempt(claim, response), size, on_result)
 
     def fail(self, claim: Claim, failure: Failure, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """End a job without a response."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection
 
 from queue_middleware.errors import QueueError
-from queue_middleware.jobs.models import WebhookKind
+from queue_middleware.jobs.ids import SEQUENCE_BITS
+from queue_middleware.jobs.models import Claim, Job, JobResult, JobState, StoredResponse, WebhookKind
+from queue_middleware.jobs.store import OnResult
 from queue_middleware.settings import Settings
 from queue_middleware.webhooks.circuit import AttemptOutcome, give_up_after
 from queue_middleware.webhooks.models import (
@@ -19,9 +21,11 @@ from queue_middleware.webhooks.models import (
     ReceiverHealth,
     Settled,
 )
+from queue_middleware.webhooks.store import DirectSender
 
 from . import deliveries, job_queries, webhook_queries
 from .access import Read, Write
+from .operation_costs import ended_attempt
 
 
 class CommonWebhookStore:
@@ -32,6 +36,32 @@ class CommonWebhookStore:
         self._write = write
         self._read = read
         self._read_many = read_many
+        self._sender: DirectSender | None = None
+
+    # --- in the transaction that completes a job
+
+    def send_directly(self, sender: DirectSender | None) -> None:
+        """Claim webhooks for which `sender` has a slot in the transaction that completes their jobs."""
+        self._sender = sender
+
+    def complete_and_claim(
+        self, claim: Claim, response: StoredResponse, size: int, on_result: OnResult[bool]
+    ) -> Awaitable[bool] | None:
+        """Complete a job and claim its webhook. None if the sender has no slot for it: then nothing was done."""
+        sender = self._sender
+        delivery = None if sender is None else sender.reserve(claim, response)
+        if sender is None or delivery is None:
+            return None
+        reservation = deliveries.Reservation(delivery)
+
+        def report(result: bool | QueueError) -> None:
+            if result is True and reservation.delivery_id is not None:
+                sender.start(delivery.replace(id=reservation.delivery_id), _result_of(claim, response))
+            else:
+                sender.give_back(delivery)
+            on_result(result)
+
+        return self._write(deliveries.complete_and_claim, (ended_attempt(claim, response), reservation), size, report)
 
     # --- for the dispatcher
 
@@ -81,3 +111,13 @@ class CommonWebhookStore:
     async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:
         """Read the health of flows."""
         return await self._read_many(lambda queries: webhook_queries.receivers(queries, healths, limit))
+
+
+def _result_of(claim: Claim, response: StoredResponse) -> JobResult:
+    """What is stored about a job that has just been completed, without the times."""
+    created_at = claim.key >> SEQUENCE_BITS
+    job = Job(
+        claim.key, claim.request_id, JobState.COMPLETED, claim.attempt, None, None, created_at, None, None, response.status,
+        None, claim.client,
+    )  # fmt: skip
+    return JobResult(job, response)
