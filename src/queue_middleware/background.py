@@ -141,9 +141,17 @@ class ClaimLoop:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: dict[asyncio.Task[None], int] = {}
+        self._is_running = False
 
     async def run(self) -> None:
         """Work until `stop`; return when running work has ended or was cancelled."""
+        self._is_running = True
+        try:
+            await self._run()
+        finally:
+            self._is_running = False
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as self._group:
             reporter = self._reporter()
             while not self._stopping.is_set():
@@ -157,6 +165,11 @@ class ClaimLoop:
                     reporter.over()
                     await wait_for(self._wake, LONGEST_WAIT if due is None else min(due, LONGEST_WAIT))
             await self._drain()
+
+    @property
+    def is_working(self) -> bool:
+        """Whether `spawn` may be called: from the start of `run` until `stop`."""
+        return self._is_running and not self._stopping.is_set()
 
     def stop(self) -> None:
         """Claim nothing more; `run` ends soon. Idempotent."""

@@ -153,6 +153,8 @@ class Claim(Struct, frozen=True):
     task: Task | None = None
     route: str = OTHER
     """As in `NewJob.route`."""
+    client: str = ""
+    """As in `NewJob.client`."""
 
 
 class SubmitResult(Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
 from queue_middleware.jobs.models import Headers
-from queue_middleware.syntax.urls import encode_url, request_target
+from queue_middleware.syntax.urls import encode_url, request_target, split_plain
 
 from .connector import Connect, Connector, Origin, Resolver, connect
 from .guard import WEBHOOK, Guard, parse_url
@@ -84,8 +84,8 @@ class HTTPClient:
         self._connect_to = connect
         self._ssl_context = ssl_context
         self._pool: ConnectionPool | None = None
-        # The same few URLs come again and again. A URL that is refused is not cached.
-        self._target = lru_cache(maxsize=512)(self._parse_target)
+        # The same few hosts come again and again. One that is refused is not cached.
+        self._plain_origin = lru_cache(maxsize=512)(self._parse_origin)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -164,8 +164,14 @@ class HTTPClient:
         else:
             connection.abort()
 
-    def _parse_target(self, url: str, field: str) -> tuple[Origin, bytes, bytes]:
+    def _target(self, url: str, field: str) -> tuple[Origin, bytes, bytes]:
         """The origin to connect to, the `Host` header and the request target. Raises `OutboundRefused`."""
+        plain = split_plain(url)
+        if plain is not None:
+            return *self._plain_origin(plain[0], field), plain[1].encode("ascii")
+        return *self._parse_origin(url, field), request_target(encode_url(url, field))
+
+    def _parse_origin(self, url: str, field: str) -> tuple[Origin, bytes]:
         try:
             self._guard.check_url(url, field)
             parsed = parse_url(url, field)
@@ -173,7 +179,7 @@ class HTTPClient:
             raise OutboundRefused(error.detail, is_final=True) from None
         tls = parsed.scheme == "https"
         origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
-        return origin, parsed.netloc, request_target(encode_url(url, field))
+        return origin, parsed.netloc
 
     async def _exchange(
         self, pool: ConnectionPool, origin: Origin, send: Callable[[Connection], Awaitable[T]]

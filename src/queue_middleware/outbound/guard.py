@@ -8,12 +8,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import httpx
 
 from queue_middleware.errors import InvalidWebhook, OutboundRefused, SettingsError
 from queue_middleware.syntax.hosts import canonical_host, canonical_pattern
-from queue_middleware.syntax.urls import encode_url
+from queue_middleware.syntax.urls import encode_url, split_plain
 
 WEBHOOK = "the webhook URL"
 
@@ -73,9 +74,18 @@ class Guard:
         self._networks: list[_Network] = []
         for entry in allow:
             self._open(canonical_pattern(entry.strip()))
+        # The same few hosts come again and again. One that is refused is not cached.
+        self._check_origin = lru_cache(maxsize=512)(self._check_url)
 
     def check_url(self, url: str, field: str = WEBHOOK) -> None:
         """Check the text of a URL without resolving its name. Raises `InvalidWebhook`, whose message names it by `field`."""
+        plain = split_plain(url)
+        if plain is None:
+            self._check_url(url, field)
+        else:
+            self._check_origin(plain[0], field)
+
+    def _check_url(self, url: str, field: str) -> None:
         parsed = parse_url(url, field)
         host = canonical_host(parsed.raw_host.decode("ascii"))
         literal = _literal(host)

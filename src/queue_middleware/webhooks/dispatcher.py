@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import secrets
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,14 +21,14 @@ from queue_middleware.events import (
     ErrorStreak,
     ServiceError,
 )
-from queue_middleware.jobs.models import JobResult
+from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.outbound.client import HTTPClient, Response
 
-from .body import ResultExpired
+from .body import ResultExpired, is_long
 from .fairness import DispatchSlots, submitter_of_flow
 from .message import MessageBuilder
-from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, Settled
+from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, Settled, receiver_host
 from .retry import AttemptDecision, decide_error, decide_response, error_for_status
 from .store import WebhookStore
 
@@ -75,6 +76,7 @@ class Dispatcher:
         self._freed_hosts: set[str] = set()
         """Hosts of the slots that became free since the last claim began."""
         store.subscribe(Topic.DELIVERY, self._loop.wake)
+        outbox.send_directly(self)
 
     async def run(self) -> None:
         """Work until `stop`. Returns when the running attempts have ended or were given up."""
@@ -116,11 +118,11 @@ class Dispatcher:
         if (self._full and self._freed_hosts) or not self._limited_hosts.isdisjoint(self._freed_hosts):
             self._loop.wake()  # a slot became free during this claim
         for delivery in claimed.deliveries:
-            self._start(delivery, claimed.results.get(delivery.key))
+            self._slots.take(delivery)
+            self._spawn(delivery, claimed.results.get(delivery.key))
         return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
-    def _start(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
-        self._slots.take(delivery)
+    def _spawn(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
         work, name = self._deliver(delivery, result), f"webhook {delivery.request_id}"
         # The slot is given back here too: a task that is cancelled before its first step cannot do it.
         self._loop.spawn(work, name, delivery.token, lambda: self._free_slot(delivery))
@@ -132,6 +134,34 @@ class Dispatcher:
         self._freed_hosts.add(delivery.host)
         if self._full or delivery.host in self._limited_hosts:
             self._loop.wake()
+
+    # --- webhooks that are claimed when their job is completed
+
+    def reserve(self, claim: Claim, response: StoredResponse) -> DeliveryClaim | None:
+        """Take a slot for an ordinary webhook whose receiver is expected to be healthy; the store checks that."""
+        url = claim.webhook
+        if url is None or claim.task is not None or claim.webhook_kinds or is_long(response) or not self._loop.is_working:
+            return None
+        host = receiver_host(url)
+        flow = f"{host} {claim.client}"
+        if self._full or host in self._limited_hosts or not self._slots.has_room(flow, host):
+            return None
+        token = secrets.randbits(63)
+        health = ReceiverHealth.HEALTHY
+        delivery = DeliveryClaim(0, token, url, host, 1, claim.key, claim.request_id, health=health, flow=flow)
+        self._slots.take(delivery)
+        return delivery
+
+    def start(self, delivery: DeliveryClaim, result: JobResult) -> None:
+        """Make the first attempt. If the loop was stopped meanwhile, the delivery is made when its lease has been released."""
+        if self._loop.is_working:
+            self._spawn(delivery, result)
+        else:
+            self._free_slot(delivery)
+
+    def give_back(self, delivery: DeliveryClaim) -> None:
+        """Free a reserved slot."""
+        self._free_slot(delivery)
 
     # --- one attempt
 

@@ -103,6 +103,7 @@ class DispatchSlots:
         self._limit = limit
         self._max_unproven = max(1, int(limit * UNPROVEN_SHARE))
         self._busy: Counter[str] = Counter()
+        self._at_host: Counter[str] = Counter()
         self._taken: set[int] = set()
         self._unproven = 0
 
@@ -112,10 +113,19 @@ class DispatchSlots:
             return None
         return Capacity(self._limit - len(self._taken), max(0, self._max_unproven - self._unproven), dict(self._busy))
 
+    def has_room(self, flow: str, host: str) -> bool:
+        """Whether another attempt may start at a flow and a host that are healthy."""
+        return (
+            len(self._taken) < self._limit
+            and self._busy[flow] < FLOW_LIMITS[ReceiverHealth.HEALTHY]
+            and self._at_host[host] < HOST_LIMITS[ReceiverHealth.HEALTHY]
+        )
+
     def take(self, delivery: DeliveryClaim) -> None:
         """An attempt starts."""
         self._taken.add(delivery.token)
         self._busy[delivery.flow] += 1
+        self._at_host[delivery.host] += 1
         self._unproven += delivery.health is not ReceiverHealth.HEALTHY
 
     def give_back(self, delivery: DeliveryClaim) -> bool:
@@ -126,5 +136,8 @@ class DispatchSlots:
         self._busy[delivery.flow] -= 1
         if not self._busy[delivery.flow]:
             del self._busy[delivery.flow]
+        self._at_host[delivery.host] -= 1
+        if not self._at_host[delivery.host]:
+            del self._at_host[delivery.host]
         self._unproven -= delivery.health is not ReceiverHealth.HEALTHY
         return True

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection
 from typing import Protocol
 
+from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
+
 from .circuit import AttemptOutcome
 from .models import (
     Capacity,
@@ -23,10 +25,33 @@ from .models import (
 )
 
 
+class DirectSender(Protocol):
+    """Sends webhooks that are claimed in the transaction that completes their jobs. Called in the event loop."""
+
+    def reserve(self, claim: Claim, response: StoredResponse) -> DeliveryClaim | None:
+        """Take a slot for the webhook of a job that is about to be completed. None if it has to wait for `WebhookStore.claim`.
+
+        The returned claim is that of the first attempt, without the id of the delivery. `start` or `give_back` follows.
+        """
+
+    def start(self, delivery: DeliveryClaim, result: JobResult) -> None:
+        """Send it: it is claimed. `result` has no times."""
+
+    def give_back(self, delivery: DeliveryClaim) -> None:
+        """Free the slot: the job was not completed, or its webhook has to wait for `WebhookStore.claim`."""
+
+
 class WebhookStore(Protocol):
     """One process's view of the webhooks of a shared queue."""
 
     # --- for the dispatcher
+
+    def send_directly(self, sender: DirectSender | None) -> None:
+        """From now on claim the webhooks of completed jobs in the same transaction, if `sender` has a slot for them.
+
+        Only if the flow and the host are healthy and nothing else is due at the host: the order and the turns of `claim`
+        stay as they are. None ends it.
+        """
 
     async def claim(self, capacity: Capacity) -> Claimed:
         """Start due deliveries, as many as `fairness.allocate` gives to each flow; within one flow the longest due first.

@@ -2,7 +2,7 @@ import pytest
 
 from queue_middleware.errors import InvalidWebhook
 from queue_middleware.outbound.guard import parse_url
-from queue_middleware.syntax.urls import MAX_URL, encode_url, request_target
+from queue_middleware.syntax.urls import MAX_URL, encode_url, request_target, split_plain
 
 ENCODED = [
     ("", ""),
@@ -34,6 +34,38 @@ ENCODED = [
 def test_paths_and_queries(given, encoded):
     assert encode_url(f"https://example.com{given}", "it") == f"https://example.com{encoded}"
     assert encode_url(f"https://example.com{encoded}", "it") == f"https://example.com{encoded}", "it is stable"
+
+
+@pytest.mark.parametrize(("given", "encoded"), ENCODED)
+def test_a_url_is_plain_only_if_it_is_encoded_already(given, encoded):
+    plain = split_plain(f"https://example.com{given}")
+    assert plain is None or (
+        given == encoded and plain == ("https://example.com", request_target(f"https://h{given}").decode())
+    )
+    assert split_plain(f"https://example.com:8443{encoded}") or encoded.startswith("?") or "/." in encoded or "/%2" in encoded
+
+
+@pytest.mark.parametrize("code", range(0x180))
+@pytest.mark.parametrize("before", ["/a/", "/a?", "/"])
+def test_each_character_of_a_plain_url_needs_no_encoding(before, code):
+    target = f"{before}{chr(code)}x"
+    if split_plain(f"https://example.com{target}"):
+        parsed = parse_url(f"https://example.com{target}")
+        assert (parsed.netloc, request_target(f"https://example.com{target}")) == (b"example.com", target.encode())
+        # An origin without a plain path, so that the common course encodes it.
+        assert encode_url(f"https://Example.com{target}", "it") == f"https://Example.com{target}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user@example.com/", "https://Example.com/", "https://example.com\\@other/", "https://[::1]/", "ftp://example.com/",
+        "https://example.com/ ", " https://example.com/", "https://example.com/x\n", "https://example.com?x", "//example.com/x",
+        "https://example.com:123456/", "https:///x", "https://bücher.example/", "https://example.com/" + "x" * MAX_URL,
+    ],
+)  # fmt: skip
+def test_all_other_urls_are_not_plain(url):
+    assert split_plain(url) is None
 
 
 @pytest.mark.parametrize(

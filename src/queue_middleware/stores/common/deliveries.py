@@ -20,6 +20,7 @@ from queue_middleware.webhooks.models import (
     Settled,
 )
 
+from . import jobs
 from .receiver_health import Settlement, attempt_row, schedule_next, update_all
 from .transaction import Transaction
 
@@ -28,6 +29,8 @@ _MAX_FLOWS_PER_CLAIM = 2048
 _MAX_FLOWS_PER_HOST = 2 * max(HOST_LIMITS.values()) + 1
 """Flows of one host that a claim reads: twice the limit of a host, because as many again may be busy, and one more."""
 _MIN_FLOWS_PER_HOST = 4
+_MAX_UNTOUCHED = 60_000
+"""Milliseconds after which a claim has to update when a flow was last used, so that retention does not delete it."""
 
 # --- claiming
 
@@ -132,6 +135,52 @@ def _start_deliveries(
 
 def _health(due_flow: DueFlow) -> ReceiverHealth:
     return ReceiverHealth.OPEN if due_flow.host_health is ReceiverHealth.OPEN else due_flow.health
+
+
+class Reservation:
+    """A slot of this process for the webhook of a job that is being completed."""
+
+    __slots__ = ("delivery", "delivery_id")
+
+    def __init__(self, delivery: DeliveryClaim) -> None:
+        self.delivery = delivery
+        """The claim of the first attempt, without the id of the delivery."""
+        self.delivery_id: int | None = None
+        """Set by the transaction if the delivery is claimed."""
+
+
+def complete_and_claim(transaction: Transaction, batch: Sequence[tuple[jobs.EndedAttempt, Reservation]]) -> list[bool]:
+    """`jobs.finish`, and claim those webhooks that nothing else at their host is due before."""
+    results, held = jobs.end(transaction, [ended for ended, _ in batch])
+    reserved = {reservation.delivery.key: reservation for _, reservation in batch}
+    last_id, flows = _ready_flows(transaction, reserved.values())
+    rows: list[tuple[Any, ...]] = []
+    others: list[tuple[int, str | None]] = []
+    for key, _, url, _, _ in held:
+        reservation = reserved[key]
+        delivery = reservation.delivery
+        if delivery.flow in flows:
+            last_id += 1
+            reservation.delivery_id = last_id
+            rows.append((last_id, key, delivery.token, url, delivery.host, delivery.flow))
+        else:
+            others.append((key, url))
+    if rows:
+        common = (transaction.owner, transaction.lease_until, transaction.now, transaction.now)
+        transaction.rows("insert_claimed_deliveries", rows, common)
+    jobs.insert_deliveries(transaction, others)
+    return results
+
+
+def _ready_flows(transaction: Transaction, reservations: Iterable[Reservation]) -> tuple[int, set[str]]:
+    """The largest id of a delivery, and the flows whose next webhook can be sent at once."""
+    flows: set[str] = set()
+    for reservation in reservations:
+        reservation.delivery_id = None  # it was set if this transaction is repeated
+        flows.add(reservation.delivery.flow)
+    parameters = {"now": transaction.now, "used_after": transaction.now - _MAX_UNTOUCHED, "flows": list(flows)}
+    rows = transaction.all("ready_flows", parameters)
+    return (rows[0][1] if rows else 0), {row[0] for row in rows}
 
 
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:

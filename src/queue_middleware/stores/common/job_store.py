@@ -31,12 +31,13 @@ from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 
-from . import job_list, job_queries, jobs, logs, requeueing, submissions
+from . import deliveries, job_list, job_queries, jobs, logs, requeueing, submissions
 from .codec import clean, encode_lines, encode_request
 from .operation_costs import ended_attempt, long_request_bytes
 from .pending import R
 from .reader import Reader
 from .transaction import Queries
+from .webhook_store import CommonWebhookStore
 from .writer import Writer
 
 
@@ -50,6 +51,7 @@ class CommonJobStore(ABC):
 
     _writer: Writer
     _reader: Reader
+    webhooks: CommonWebhookStore
 
     def __init__(self, settings: Settings) -> None:
         self.owner = ""
@@ -130,6 +132,9 @@ class CommonJobStore(ABC):
         size, ended = long_request_bytes(claim), ended_attempt(claim, outcome)
         if isinstance(outcome, Failure):
             self._writer.submit_unawaited(jobs.fail, ended, size, on_result)
+        elif (direct := self.webhooks.reserve(claim, outcome, on_result)) is not None:
+            reservation, report = direct
+            self._writer.submit_unawaited(deliveries.complete_and_claim, (ended, reservation), size + len(outcome.body), report)
         else:
             self._writer.submit_unawaited(jobs.finish, ended, size + len(outcome.body), on_result)
 

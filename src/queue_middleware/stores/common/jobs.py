@@ -76,7 +76,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         if task is not None:
             policy = policy.replace(backoff=task.spec.backoff)
         template = transaction.routes.template(transaction, route)
-        claim = Claim(key, format_request_id(key, tail), token, attempt, policy, request, webhook, (), task, template)
+        claim = Claim(key, format_request_id(key, tail), token, attempt, policy, request, webhook, (), task, template, client)
         if kinds is not None:
             claim = claim.replace(webhook_kinds=decode_webhook_kinds(kinds))
             add_started(transaction, claim)
@@ -116,13 +116,21 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
 
 def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
     """End jobs with a response or a failure: result, state and webhook are written in one transaction."""
+    results, held = end(transaction, batch)
+    insert_deliveries(transaction, [(ended[0], ended[2]) for ended in held])
+    return results
+
+
+def end(transaction: Transaction, batch: Sequence[EndedAttempt]) -> tuple[list[bool], Sequence[EndedAttempt]]:
+    """`finish` without the webhooks. Also returns the attempts whose claims were held: their webhooks are to be created."""
     held = _end_held(transaction, batch)
     if len(held) == len(batch):
         _store_outcomes(transaction, batch)
-        return [True] * len(batch)
+        return [True] * len(batch), batch
     claims = {row[:2] for row in held}
-    _store_outcomes(transaction, [ended for ended in batch if ended[:2] in claims])
-    return [ended[:2] in claims or _has_finished(transaction, ended) for ended in batch]
+    ended_now = [ended for ended in batch if ended[:2] in claims]
+    _store_outcomes(transaction, ended_now)
+    return [ended[:2] in claims or _has_finished(transaction, ended) for ended in batch], ended_now
 
 
 def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
@@ -147,7 +155,6 @@ def _store_outcomes(transaction: Transaction, batch: Sequence[EndedAttempt]) -> 
             put_response(transaction, key, outcome)
         if has_chunks:
             transaction.change("delete_request_chunks", (key,))
-    insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     notify_next_suspect(transaction)
 
 

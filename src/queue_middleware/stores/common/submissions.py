@@ -84,7 +84,7 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
             route_id = id_of(transaction, request.method, route)
             append_job((key, tail, client, retry.max_attempts, webhook or "", token, route_id))
             append_payload((key, head, request.body, 0))
-            claim = Claim(key, public_id, token, 1, retry, request, webhook, (), None, route)
+            claim = Claim(key, public_id, token, 1, retry, request, webhook, (), None, route, client)
             result: SubmitResult | QueueError = SubmitResult(public_id, 0, claim)
         else:
             result = _submit_unusual(transaction, (key, tail, token), rows, (batch, results))
@@ -143,7 +143,8 @@ def _submit_unusual(
     public_id = format_request_id(key, tail)
     claim = None
     if starts:
-        claim = Claim(key, public_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route)
+        owned = new.webhook, new.webhook_kinds, new.task, new.route, new.client
+        claim = Claim(key, public_id, token, 1, new.retry, new.request, *owned)
     if new.webhook_kinds or new.unstored_response or new.task is not None:
         rows.special.append((key, new, claim))
     return SubmitResult(public_id, 0 if starts else _enqueue(transaction, new), claim)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection
 
 from queue_middleware.errors import QueueError
-from queue_middleware.jobs.models import WebhookKind
+from queue_middleware.jobs.ids import SEQUENCE_BITS
+from queue_middleware.jobs.models import Claim, Job, JobResult, JobState, StoredResponse, WebhookKind
+from queue_middleware.jobs.store import OnResult
 from queue_middleware.settings import Settings
 from queue_middleware.webhooks.circuit import AttemptOutcome, give_up_after
 from queue_middleware.webhooks.models import (
@@ -19,6 +21,7 @@ from queue_middleware.webhooks.models import (
     ReceiverHealth,
     Settled,
 )
+from queue_middleware.webhooks.store import DirectSender
 
 from . import deliveries, job_queries, webhook_queries
 from .access import Read, Write
@@ -32,6 +35,35 @@ class CommonWebhookStore:
         self._write = write
         self._read = read
         self._read_many = read_many
+        self._sender: DirectSender | None = None
+
+    # --- in the transaction that completes a job
+
+    def send_directly(self, sender: DirectSender | None) -> None:
+        """Claim webhooks for which `sender` has a slot in the transaction that completes their jobs."""
+        self._sender = sender
+
+    def reserve(
+        self, claim: Claim, response: StoredResponse, on_result: OnResult[bool]
+    ) -> tuple[deliveries.Reservation, OnResult[bool]] | None:
+        """Reserve a slot for the webhook of a job that is about to be completed. None if it has none, or if no slot is free.
+
+        Pass the reservation to `deliveries.complete_and_claim`, and its result to the returned function, which calls
+        `on_result`.
+        """
+        sender = self._sender
+        if sender is None or claim.webhook is None or (delivery := sender.reserve(claim, response)) is None:
+            return None
+        reservation = deliveries.Reservation(delivery)
+
+        def report(result: bool | QueueError) -> None:
+            if result is True and reservation.delivery_id is not None:
+                sender.start(delivery.replace(id=reservation.delivery_id), _result_of(claim, response))
+            else:
+                sender.give_back(delivery)
+            on_result(result)
+
+        return reservation, report
 
     # --- for the dispatcher
 
@@ -81,3 +113,13 @@ class CommonWebhookStore:
     async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:
         """Read the health of flows."""
         return await self._read_many(lambda queries: webhook_queries.receivers(queries, healths, limit))
+
+
+def _result_of(claim: Claim, response: StoredResponse) -> JobResult:
+    """What is stored about a job that has just been completed, without the times."""
+    created_at = claim.key >> SEQUENCE_BITS
+    job = Job(
+        claim.key, claim.request_id, JobState.COMPLETED, claim.attempt, None, None, created_at, None, None, response.status,
+        None, claim.client,
+    )  # fmt: skip
+    return JobResult(job, response)

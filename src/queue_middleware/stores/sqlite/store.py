@@ -184,8 +184,8 @@ class SQLiteStore(CommonJobStore):
             connection, now, self.owner, self._lease, boot_time, self._counters, self._routes, self._keeps_logs
         )
         if self._write_guard.refresh_and_check(self._counters, connection) and self._counters.queued:
-            # Only this topic is urgent. With all of them, the listeners of busy processes would read after every commit of another
-            # process; `Notifier.poll` publishes the others soon.
+            # Only this topic is urgent. With all of them, the listeners of busy processes would read after every commit of
+            # another process; `Notifier.poll` publishes the others soon.
             transaction.topics.add(Topic.WORK)
         if self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)

@@ -272,6 +272,20 @@ FROM (VALUES {rows}(?, ?)) AS chosen CROSS JOIN job ON job.id BETWEEN column1 AN
 -- name: response_chunk
 SELECT data FROM response_chunk WHERE job_id = ? AND number = ?;
 
+-- name: ready_flows
+-- Healthy flows of healthy hosts at which nothing is due, and the largest id of a delivery. A flow that was not used for a while is left
+-- to `schedule_flows`, which records that it is in use.
+SELECT flow.flow, (SELECT ifnull(max(id), 0) FROM delivery)
+FROM json_each(:flows) AS chosen CROSS JOIN flow ON flow.flow = chosen.value CROSS JOIN receiver ON receiver.host = flow.host
+WHERE flow.health = 'healthy' AND receiver.health = 'healthy' AND flow.used_at > :used_after AND receiver.used_at > :used_after
+    AND (flow.next_at IS NULL OR flow.next_at > :now) AND (receiver.next_at IS NULL OR receiver.next_at > :now);
+
+-- name: insert_claimed_deliveries
+-- Deliveries whose first attempt starts at once. Parameters: owner, lease_until, since, due_at.
+INSERT INTO delivery (id, job_id, token, url, host, flow, state, attempt, owner, lease_until, since, due_at)
+SELECT column1, column2, column3, column4, column5, column6, 'sending', 1, ?, ?, ?, ?
+FROM (VALUES {rows}(?, ?, ?, ?, ?, ?)) WHERE column1 >= 0;
+
 -- name: release_deliveries
 -- The attempt is not charged, because the queue itself has ended it.
 UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :due, owner = NULL, token = NULL, lease_until = NULL

@@ -308,7 +308,8 @@ CREATE TABLE delivery_attempt (
 
 -- Triggers keep `next_at`, because many statements make a webhook due and a second statement for each would cost more: Python releases
 -- and takes its global lock for every statement.
-CREATE TRIGGER delivery_is_inserted AFTER INSERT ON delivery BEGIN
+-- A delivery that is inserted while it is being sent is due only if its attempt fails.
+CREATE TRIGGER delivery_is_inserted AFTER INSERT ON delivery WHEN new.state <> 'sending' BEGIN
     INSERT INTO flow (flow, host, next_at) VALUES (new.flow, new.host, new.due_at)
     ON CONFLICT (flow) DO UPDATE SET next_at = max(excluded.next_at, ifnull(open_until, 0))
     WHERE next_at IS NULL OR next_at > max(excluded.next_at, ifnull(open_until, 0));
