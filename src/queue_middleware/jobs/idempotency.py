@@ -22,7 +22,7 @@ _ESCAPED = re.compile(r'\\(["\\])')
 
 
 class IdempotencyKey(Struct, frozen=True):
-    """The key of one submission. A second submission with the same scope and key is the same one if its fingerprint is the same."""
+    """The key of one submission. Another one with the same scope and key repeats it if its fingerprint is the same, too."""
 
     private = frozenset({"scope", "key"})
 

@@ -73,8 +73,8 @@ class JobStore(Protocol):
 
         With `new.idempotency_key`, a job that was created with the same key is returned instead, as it is now
         (`SubmitResult.existing`), and no limit applies. Of several submissions with one key, by any processes, one creates the
-        job. A key is free again when retention has deleted its job, and with `idempotency_retry_failed` when its job has failed:
-        without a response, or with a status from 500.
+        job. A key is free again when retention has deleted its job, and with `idempotency_retry_failed` also when its job has
+        failed: without a response, or with a status from 500.
 
         Raises `IdempotencyKeyReused` if the key was sent with another fingerprint, `QueueFull` (`max_queued`, `max_tasks`),
         `TooManyQueued` (the client's limits, or `new.max_queue_length`), `DiskFull`, `StoreBusy`.
