@@ -63,7 +63,7 @@ def receipt(response: httpx.Response, *, replayed: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("url", [SUBMIT, "/fal/queue/run/owner/app/work"])
 async def test_the_receipt_is_repeated_with_the_present_status(database: Path, url: str) -> None:
     async with gated(database, concurrency=1) as (queue, gate):
-        await queue.submit("POST", "/first")
+        await queue.reaches(await queue.submit("POST", "/first"), "IN_PROGRESS")
         first = receipt(await post(queue, url), replayed=False)
         second = receipt(await post(queue, url), replayed=True)
         assert second == first
@@ -91,7 +91,7 @@ async def test_the_receipt_of_a_running_request(database: Path) -> None:
 
 
 async def test_the_receipt_of_a_failed_and_of_a_cancelled_request(database: Path) -> None:
-    async with gated(database, request_timeout=0.05, max_attempts=1, concurrency=1) as (queue, gate):
+    async with gated(database, request_timeout=0.05, max_attempts=1, concurrency=1) as (queue, _):
         first = receipt(await post(queue), replayed=False)
         await queue.reaches(first["request_id"], "COMPLETED")
         failed = receipt(await post(queue), replayed=True)
