@@ -1,7 +1,7 @@
 """The service of the acceptance tests, killed before each response to a request with the header `X-Kill`, and started again.
 
-It is started by a fork, because the tests kill it some hundreds of times. The parent keeps the listening socket, so a client that
-connects meanwhile waits.
+It is started by a fork, because the tests kill it some hundreds of times. The parent keeps the listening socket, so a client
+that connects meanwhile waits.
 """
 
 from __future__ import annotations
