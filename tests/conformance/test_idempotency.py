@@ -79,6 +79,14 @@ async def test_keys_and_scopes_are_separate(store: JobStore) -> None:
     assert [(await store.submit(new)).request_id for new in jobs] == first
 
 
+@pytest.mark.parametrize("key", ['a"b', "a\\b", "'", "-1", "[1]", "null", "x" * 255])
+@pytest.mark.parametrize("scope", ["", "-1", 'o"hara', "zoë \N{CAT FACE}", "x" * 256])
+async def test_keys_and_identities_of_any_characters(store: JobStore, key: str, scope: str) -> None:
+    first = await store.submit(keyed(key, scope=scope))
+    assert (await store.submit(keyed(key, scope=scope))).request_id == first.request_id
+    assert (await store.submit(keyed(key, scope=scope + "2"))).request_id != first.request_id
+
+
 @pytest.mark.parametrize("start", [True, False])
 async def test_one_of_several_at_once_creates_the_job(store: JobStore, start: bool) -> None:
     """They are executed in one transaction, together with others."""
