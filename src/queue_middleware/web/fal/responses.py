@@ -72,13 +72,19 @@ def submitted_body(request_id: str, position: int, links: Links) -> bytes:
     return _body("IN_QUEUE", request_id, links, rest)
 
 
+def receipt_body(job: Job, links: Links) -> bytes:
+    """The response to a submission whose job may have started or ended: the present status, with the keys of a submission."""
+    rest = f'null, "metrics": {json.dumps(_metrics(job))}{_extras_text(job)}, "gateway_request_id": "{job.request_id}"'
+    return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, links, rest)
+
+
 def status_body(job: Job, links: Links, entries: str | None = None) -> bytes:
     """The response to a status request (section 3): ASCII JSON, the keys in fal's order.
 
     `logs` is the array of `entries`, which are rendered JSON objects, or null if the client did not ask for them.
     """
     rest = f'{"null" if entries is None else f"[{entries}]"}, "metrics": {json.dumps(_metrics(job))}'
-    rest += "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
+    rest += _extras_text(job)
     return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, links, rest)
 
 
@@ -90,6 +96,10 @@ def is_over(job: Job) -> bool:
 def _metrics(job: Job) -> dict[str, float]:
     milliseconds = None if job.state in _STATUS else run_time(job)
     return {} if milliseconds is None else {"inference_time": milliseconds / 1000}
+
+
+def _extras_text(job: Job) -> str:
+    return "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
 
 
 def _extras(job: Job) -> Iterable[tuple[str, Any]]:

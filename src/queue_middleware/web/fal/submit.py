@@ -8,18 +8,19 @@ from urllib.parse import unquote_plus
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES
 from queue_middleware.asgi.mount import read_mount
 from queue_middleware.errors import BadRequest, HeadersTooLarge
-from queue_middleware.jobs.models import NewJob, StoredRequest
+from queue_middleware.jobs.models import Headers, NewJob, StoredRequest, SubmitResult
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.placeholders import has_placeholder, may_have_placeholder
 from queue_middleware.web.auth import client_of
+from queue_middleware.web.idempotency import REPLAYED, IdempotencyKeys
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
 
 from .links import links_of
 from .params import SubmitOptions, read_options
-from .responses import submitted_body
+from .responses import Links, receipt_body, submitted_body
 from .routes import Route
 
 _MAX_CACHED_PATH = 512
@@ -35,6 +36,7 @@ class SubmitEndpoint:
         self._bodies = bodies
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
+        self._keys = IdempotencyKeys(runtime.settings)
         self._usual_options = read_options({}, {}, runtime.settings.max_attempts)
         """The options of a submission that asks for nothing."""
         self._calls: dict[tuple[str, str], bytes] = {}
@@ -56,18 +58,24 @@ class SubmitEndpoint:
         if query:
             check_length(request.route.target, query)
         raw_path = self._calls.get((request.split_path.root, request.route.target)) or self._check_path(request)
-        options = self._usual_options
-        if parameters or headers.fal_headers:
-            options = self._read_options(headers.fal_headers, parameters)
+        usual = not (parameters or headers.fal_headers)
+        options = self._usual_options if usual else self._read_options(headers.fal_headers, parameters)
+        key = None
+        if headers.noted or self._keys.are_required:
+            key = self._keys.read(headers)
+            self._keys.require(key, request.route.target)
         try:
             body = await self._bodies.read(request, headers.lengths)
-            submission = await self._runtime.submit(self._new_job(request, raw_path, query, options, body))
+            new = self._new_job(request, raw_path, query, options, body)
+            if key is not None:
+                new = new.replace(idempotency_key=await self._keys.make(request, key, raw_path, query, body))
+            submission = await self._runtime.submit(new)
         finally:
             self._bodies.done(request)
         try:
             submitted = submission.result
             request.request_id = submitted.request_id
-            await request.respond(200, submitted_body(submitted.request_id, submitted.position, links))
+            await request.respond(200, *_receipt(submitted, links))
         finally:
             submission.close()
 
@@ -139,6 +147,13 @@ class SubmitEndpoint:
         wait = self._settings.callback_timeout if options.callback_timeout is None else options.callback_timeout
         spec = TaskSpec(base_url(request.scope, self._settings), wait, callback=is_wanted)
         return new.replace(task=self._runtime.new_task(spec))
+
+
+def _receipt(submitted: SubmitResult, links: Links) -> tuple[bytes, Headers]:
+    """Body and headers of the response."""
+    if submitted.existing is None:
+        return submitted_body(submitted.request_id, submitted.position, links), ()
+    return receipt_body(submitted.existing.job, links), REPLAYED
 
 
 def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:
