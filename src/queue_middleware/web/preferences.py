@@ -18,14 +18,14 @@ _PREFER = b"prefer"
 _FOR_QUEUE = frozenset({b"wait", b"respond-async"})
 
 # The quantifiers are possessive, so that reading a value takes one pass whatever it is.
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _UNCLOSED = r'"(?:[^"\\]|\\.)*+'
-_WORD = rf'(?:{_TOKEN}|{_UNCLOSED}")'
+_WORD = rf'(?:{_NAME}|{_UNCLOSED}")'
 _VALUE = rf"[ \t]*+=[ \t]*+{_WORD}?+"
-_PARAMETER = rf"[ \t]*+;[ \t]*+(?:{_TOKEN}(?:{_VALUE})?+)?+"
+_PARAMETER = rf"[ \t]*+;[ \t]*+(?:{_NAME}(?:{_VALUE})?+)?+"
 _ELEMENT = re.compile(rf'(?:[^",]|{_UNCLOSED}"?+)++'.encode(), re.DOTALL)
 """One element of a comma-separated list. A quoted string that is not closed lasts until the end of the line."""
-_PREFERENCE = re.compile(rf"[ \t]*+({_TOKEN})(?:[ \t]*+=[ \t]*+({_WORD})?+)?+(?:{_PARAMETER})*+[ \t]*+".encode(), re.DOTALL)
+_PREFERENCE = re.compile(rf"[ \t]*+({_NAME})(?:[ \t]*+=[ \t]*+({_WORD})?+)?+(?:{_PARAMETER})*+[ \t]*+".encode(), re.DOTALL)
 """RFC 7240 §2: a name, a value if there is one, and parameters, which neither of the queue's preferences has."""
 
 

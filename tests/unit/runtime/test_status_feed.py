@@ -27,13 +27,15 @@ def make_queued_job(key: int, **changes: object) -> Job:
 
 
 class FakeStore:
-    """The three methods of a store that the feed needs, over jobs that the test sets."""
+    """The four methods of a store that the feed needs, over jobs that the test sets."""
 
     def __init__(self, count: int) -> None:
         self.jobs = {key: make_queued_job(key) for key in range(count)}
         self.lines = dict.fromkeys(self.jobs, 0)
         self.read_calls: list[tuple[int, bool]] = []
         """For each read: how many jobs were read, and whether with positions."""
+        self.comparisons: list[int] = []
+        """For each comparison of states: how many jobs were compared."""
         self.listener: Callable[[], None] | None = None
         self.broken = False
         self.before_return: Callable[[], None] = lambda: None
@@ -59,6 +61,14 @@ class FakeStore:
         await asyncio.sleep(0)
         found = [self.jobs[key] for key in keys if key in self.jobs]
         return [JobSnapshot(job if positions else job.replace(position=None), self.lines[job.key]) for job in found]
+
+    async def changed(self, keys: Sequence[int], state: JobState, attempt: int) -> list[int]:
+        if self.broken:
+            raise StoreError("broken")
+        self.comparisons.append(len(keys))
+        await asyncio.sleep(0)
+        expected = state, attempt
+        return [key for key in keys if key not in self.jobs or (self.jobs[key].state, self.jobs[key].attempt) != expected]
 
     def change(self, key: int, **changes: object) -> None:
         """Commit a change."""
@@ -90,8 +100,10 @@ class RunningFeed:
             await self._task
 
 
-async def follow(stack: AsyncExitStack, watch: StatusFeed, key: int, *, lines: bool = False) -> Subscription:
-    return await stack.enter_async_context(watch.follow(str(UUID(int=key)), lines=lines))
+async def follow(
+    stack: AsyncExitStack, watch: StatusFeed, key: int, *, lines: bool = False, states_only: bool = False
+) -> Subscription:
+    return await stack.enter_async_context(watch.follow(str(UUID(int=key)), lines=lines, states_only=states_only))
 
 
 @pytest.fixture
