@@ -32,10 +32,13 @@ _NOT_KEPT = _HOP_BY_HOP | _FOR_RUNNER | {b"date", b"server"}
 MAX_HEADER_BYTES = 32 * 1024
 """Bytes of all headers of a submission, and of those that a task sets for its call."""
 
-_REPLAYED, _DROPPED, _REPLAYED_FAL, _DROPPED_FAL, _FROM_BROWSER, _LENGTH, _CONNECTION = range(7)
-"""How a request header is treated. Those from browsers are replayed."""
+_REPLAYED, _DROPPED, _REPLAYED_FAL, _DROPPED_FAL, _LENGTH, _CONNECTION = range(6)
+_FROM_BROWSER, _PREFER = 8, 16
+"""How a request header is treated. Those with a bit of their own are replayed, and noted."""
+_NOTED = _FROM_BROWSER | _PREFER
 _SPECIAL = {
     b"origin": _FROM_BROWSER, b"sec-fetch-site": _FROM_BROWSER, b"content-length": _LENGTH, b"connection": _CONNECTION,
+    b"prefer": _PREFER,
 }  # fmt: skip
 
 _MAX_CACHED_NAME = 64
@@ -63,6 +66,8 @@ class RequestHeaders(Struct, frozen=True):
     """The values of `Content-Length`."""
     is_from_browser: bool = False
     """Whether a header names the page that made a browser send the request (`Origin`, `Sec-Fetch-Site`)."""
+    has_preferences: bool = False
+    """Whether there is a header `Prefer`."""
 
 
 def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = is_set_by_proxies) -> RequestHeaders:
@@ -70,7 +75,7 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
     kept: list[tuple[bytes, bytes]] = []
     fal_headers: dict[bytes, bytes] = {}
     lengths: tuple[bytes, ...] = ()
-    is_from_browser = has_connection = False
+    noted, has_connection = 0, False
     for pair in headers:
         treatment = _treatments[pair[0]]
         if treatment == _REPLAYED:
@@ -82,9 +87,9 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
             fal_headers[pair[0]] = pair[1]
         elif treatment == _LENGTH:
             lengths += (pair[1],)
-        elif treatment == _FROM_BROWSER:
+        elif treatment & _NOTED:
             kept.append(pair)
-            is_from_browser = True
+            noted |= treatment
         elif treatment == _CONNECTION:
             has_connection = True
     if has_connection:
@@ -93,7 +98,8 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
     text = b"".join(chain.from_iterable(headers))
     if _is_bad(text):
         kept = [pair for pair in kept if not _is_bad(pair[1])]
-    return RequestHeaders(tuple(kept), text, fal_headers, len(text) + 4 * len(headers), lengths, is_from_browser)
+    size = len(text) + 4 * len(headers)
+    return RequestHeaders(tuple(kept), text, fal_headers, size, lengths, bool(noted & _FROM_BROWSER), bool(noted & _PREFER))
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:

@@ -14,6 +14,9 @@ from queue_middleware.jobs.struct import Struct
 MAX_WAIT = 60
 """Seconds. A longer `wait` is cut to this."""
 
+VARY: Headers = ((b"vary", b"prefer"),)
+"""Headers of a response that depends on the preferences (RFC 7240 §2)."""
+
 _PREFER = b"prefer"
 _FOR_QUEUE = frozenset({b"wait", b"respond-async"})
 

@@ -12,6 +12,7 @@ from queue_middleware.jobs.failures import error_type
 from queue_middleware.jobs.models import Headers, Job, JobState
 from queue_middleware.jobs.outcomes import run_time
 from queue_middleware.jobs.struct import Struct
+from queue_middleware.web.preferences import VARY
 
 _MAX_CACHED_BASE = 512
 """Characters. The parts of shorter URLs are cached, because clients poll the same ones."""
@@ -22,6 +23,7 @@ _STATUS = {
     JobState.RUNNING: "IN_PROGRESS",
     JobState.AWAITING: "IN_PROGRESS",
 }
+_COMPLETED = "COMPLETED"
 
 CANCEL_REQUESTED = b'{"status": "CANCELLATION_REQUESTED"}'
 ALREADY_COMPLETED = b'{"status": "ALREADY_COMPLETED"}'
@@ -77,9 +79,23 @@ def status_body(job: Job, links: Links, entries: str | None = None) -> bytes:
 
     `logs` is the array of `entries`, which are rendered JSON objects, or null if the client did not ask for them.
     """
+    return _body(status_of(job), job.request_id, links, _rest(job, entries))
+
+
+def receipt_body(job: Job, links: Links) -> bytes:
+    """The response to a submission whose job is known: its present status, with all keys of `submitted_body`."""
+    rest = f'{_rest(job, None)}, "gateway_request_id": "{job.request_id}"'
+    return _body(status_of(job), job.request_id, links, rest)
+
+
+def _rest(job: Job, entries: str | None) -> str:
     rest = f'{"null" if entries is None else f"[{entries}]"}, "metrics": {json.dumps(_metrics(job))}'
-    rest += "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
-    return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, links, rest)
+    return rest + "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
+
+
+def status_of(job: Job) -> str:
+    """The status in fal's protocol."""
+    return _STATUS.get(job.state, _COMPLETED)
 
 
 def is_over(job: Job) -> bool:
@@ -112,6 +128,7 @@ def error_response(error: QueueError) -> tuple[bytes, Headers]:
     """Body and headers for an error of the queue: `{"detail": …}`, with `error_type` where fal has one for the status."""
     kind = None if isinstance(error, StillInProgress) else _ERROR_TYPES.get(error.status)
     if kind is None:
-        return json.dumps({"detail": error.detail}).encode("ascii"), error.headers
+        headers = (*error.headers, *VARY) if isinstance(error, StillInProgress) else error.headers
+        return json.dumps({"detail": error.detail}).encode("ascii"), headers
     body = json.dumps({"detail": error.detail, "error_type": kind}).encode("ascii")
     return body, (*error.headers, (b"x-fal-error-type", kind.encode("ascii")))

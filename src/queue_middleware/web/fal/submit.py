@@ -7,19 +7,21 @@ from urllib.parse import unquote_plus
 
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES
 from queue_middleware.asgi.mount import read_mount
-from queue_middleware.errors import BadRequest, HeadersTooLarge
+from queue_middleware.errors import BadRequest, HeadersTooLarge, QueueError
 from queue_middleware.jobs.models import NewJob, StoredRequest
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.placeholders import has_placeholder, may_have_placeholder
 from queue_middleware.web.auth import client_of
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
+from queue_middleware.web.preferences import NONE, Preferences, read_preferences, without_queue_preferences
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
+from queue_middleware.web.waiting import WaitingRequests
 
 from .links import links_of
 from .params import SubmitOptions, read_options
-from .responses import submitted_body
+from .responses import Links, is_over, receipt_body, submitted_body
 from .routes import Route
 
 _MAX_CACHED_PATH = 512
@@ -30,9 +32,10 @@ _MAX_CACHED_PATHS = 1024
 class SubmitEndpoint:
     """Stores the submissions of one queue."""
 
-    def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:
+    def __init__(self, runtime: Runtime, bodies: BodyReader, waiting: WaitingRequests) -> None:
         self._runtime = runtime
         self._bodies = bodies
+        self._waiting = waiting
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
         self._usual_options = read_options({}, {}, runtime.settings.max_attempts)
@@ -59,6 +62,7 @@ class SubmitEndpoint:
         options = self._usual_options
         if parameters or headers.fal_headers:
             options = self._read_options(headers.fal_headers, parameters)
+        preferences = _take_preferences(request) if headers.has_preferences else NONE
         try:
             body = await self._bodies.read(request, headers.lengths)
             submission = await self._runtime.submit(self._new_job(request, raw_path, query, options, body))
@@ -67,9 +71,29 @@ class SubmitEndpoint:
         try:
             submitted = submission.result
             request.request_id = submitted.request_id
-            await request.respond(200, submitted_body(submitted.request_id, submitted.position, links))
+            receipt = submitted_body(submitted.request_id, submitted.position, links)
+            if preferences is not NONE:
+                submission.close()  # the attempt must not wait for a receipt that waits for the attempt
+                receipt = await self._delayed_receipt(request, preferences, links) or receipt
+            await request.respond(200, receipt)
         finally:
             submission.close()
+
+    async def _delayed_receipt(self, request: QueueRequest[Route], preferences: Preferences, links: Links) -> bytes | None:
+        """Apply the preferences: wait until the request is completed. Returns the receipt with the present status.
+
+        None if the client does not wait, or if the database cannot be read: the submission is stored, so this is no error.
+        """
+        seconds = preferences.wait
+        request.applied = b"respond-async" if preferences.respond_async else b""
+        if seconds is None:
+            return None
+        try:
+            job = await self._runtime.job(request.request_id)
+            await self._waiting.apply(request, job, seconds, is_over)
+            return receipt_body(await self._runtime.job(request.request_id), links)
+        except QueueError:
+            return None
 
     def _check_path(self, request: QueueRequest[Route]) -> bytes:
         """The path of the call with its root path. Raises `UriTooLong`, `BadRequest`, `NotAllowed`."""
@@ -139,6 +163,13 @@ class SubmitEndpoint:
         wait = self._settings.callback_timeout if options.callback_timeout is None else options.callback_timeout
         spec = TaskSpec(base_url(request.scope, self._settings), wait, callback=is_wanted)
         return new.replace(task=self._runtime.new_task(spec))
+
+
+def _take_preferences(request: QueueRequest[Route]) -> Preferences:
+    """Read the preferences that are for the queue, and remove them from the headers that are replayed."""
+    headers = request.headers
+    request.headers = headers.replace(replayed=without_queue_preferences(headers.replayed))
+    return read_preferences(headers.replayed)
 
 
 def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:
