@@ -17,6 +17,7 @@ QueueError
 ├── TooLarge                413      the request body is too large
 ├── UriTooLong              414      path and query are too long
 ├── InvalidWebhook          422      a webhook URL that can never be called
+├── IdempotencyKeyReused    422      an `Idempotency-Key` that was sent with another request
 ├── TooManyQueued           429      this client, or `fal_max_queue_length`; with `Retry-After`
 ├── RateLimited             429      too many lookups of unknown ids from one address; with `Retry-After`
 ├── HeadersTooLarge         431      the header block is too large
@@ -158,6 +159,12 @@ class UriTooLong(QueueError):
 
 class InvalidWebhook(QueueError):
     """The webhook URL can never be called: wrong scheme, user info, private address, or too long."""
+
+    status = 422
+
+
+class IdempotencyKeyReused(QueueError):
+    """The client has sent the same `Idempotency-Key` with another request; nothing was stored."""
 
     status = 422
 

@@ -51,6 +51,9 @@ class Options(TypedDict, total=False):
     concurrency: int
     public_url: str | None
     paths: str | Sequence[str]
+    require_idempotency_key: str | Sequence[str]
+    idempotency_headers: str | Sequence[str]
+    idempotency_retry_failed: bool
     outbound_allow: str | Sequence[str]
     api_keys: str | Sequence[str]
     task_targets: str | Sequence[str]
@@ -120,6 +123,13 @@ class Settings:
     """Base of the URLs in responses; by default they are built from the request."""
     paths: tuple[str, ...] = _option((), parse_patterns)
     """Patterns of paths that may be queued, e.g. `"/generate, /models/*"`; empty means all."""
+    require_idempotency_key: tuple[str, ...] = _option((), parse_patterns)
+    """Patterns, as in `paths`, of paths that may be queued only with the header `Idempotency-Key`."""
+    idempotency_headers: tuple[str, ...] = _option((), parse_header_names)
+    """Headers that distinguish requests with the same `Idempotency-Key`, besides method, path, query and body."""
+    idempotency_retry_failed: bool = _option(False, parse_flag)
+    """Let a repeated submission begin anew if the request with its `Idempotency-Key` has failed: without a response, or with
+    a status from 500. By default it receives the failed request."""
     outbound_allow: tuple[str, ...] = _option((), parse_words)
     """Hosts, `*.suffix` or networks that webhooks, polls and tasks may reach even if they are private or use plain http."""
     api_keys: tuple[str, ...] = _option((), parse_keys, shown=False)

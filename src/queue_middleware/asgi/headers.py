@@ -32,13 +32,12 @@ _NOT_KEPT = _HOP_BY_HOP | _FOR_RUNNER | {b"date", b"server"}
 MAX_HEADER_BYTES = 32 * 1024
 """Bytes of all headers of a submission, and of those that a task sets for its call."""
 
-_REPLAYED, _DROPPED, _REPLAYED_FAL, _DROPPED_FAL, _LENGTH, _CONNECTION = range(6)
-_FROM_BROWSER, _PREFER = 8, 16
-"""How a request header is treated. Those with a bit of their own are replayed, and noted."""
-_NOTED = _FROM_BROWSER | _PREFER
+_REPLAYED, _DROPPED, _REPLAYED_FAL, _DROPPED_FAL, _NOTED, _LENGTH, _CONNECTION = range(7)
+"""How a request header is treated. The noted ones are replayed, and the queue reads them too."""
+_FROM_BROWSER = frozenset({b"origin", b"sec-fetch-site"})
 _SPECIAL = {
-    b"origin": _FROM_BROWSER, b"sec-fetch-site": _FROM_BROWSER, b"content-length": _LENGTH, b"connection": _CONNECTION,
-    b"prefer": _PREFER,
+    **dict.fromkeys(_FROM_BROWSER, _NOTED), b"idempotency-key": _NOTED, b"prefer": _NOTED, b"content-length": _LENGTH,
+    b"connection": _CONNECTION,
 }  # fmt: skip
 
 _MAX_CACHED_NAME = 64
@@ -52,7 +51,7 @@ _CR, _LF, _NUL = b"\r\n\0"
 class RequestHeaders(Struct, frozen=True):
     """The headers of a submission, parsed once."""
 
-    private = frozenset({"text"})
+    private = frozenset({"text", "noted"})
 
     replayed: Headers
     """The headers that the application sees."""
@@ -64,10 +63,17 @@ class RequestHeaders(Struct, frozen=True):
     """Bytes of all headers, separators included."""
     lengths: tuple[bytes, ...] = ()
     """The values of `Content-Length`."""
-    is_from_browser: bool = False
-    """Whether a header names the page that made a browser send the request (`Origin`, `Sec-Fetch-Site`)."""
-    has_preferences: bool = False
-    """Whether there is a header `Prefer`."""
+    noted: Headers = ()
+    """The headers that the queue reads too: of browsers, `Idempotency-Key`, `Prefer`. Nearly all submissions have none."""
+
+    @property
+    def is_from_browser(self) -> bool:
+        """Whether a header names the page that made a browser send the request (`Origin`, `Sec-Fetch-Site`)."""
+        return bool(self.noted) and any(name in _FROM_BROWSER for name, _ in self.noted)
+
+    def noted_values(self, name: bytes) -> list[bytes]:
+        """The values of a header in `noted`."""
+        return [value for noted, value in self.noted if noted == name]
 
 
 def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = is_set_by_proxies) -> RequestHeaders:
@@ -75,7 +81,8 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
     kept: list[tuple[bytes, bytes]] = []
     fal_headers: dict[bytes, bytes] = {}
     lengths: tuple[bytes, ...] = ()
-    noted, has_connection = 0, False
+    noted: Headers = ()
+    has_connection = False
     for pair in headers:
         treatment = _treatments[pair[0]]
         if treatment == _REPLAYED:
@@ -87,9 +94,9 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
             fal_headers[pair[0]] = pair[1]
         elif treatment == _LENGTH:
             lengths += (pair[1],)
-        elif treatment & _NOTED:
+        elif treatment == _NOTED:
             kept.append(pair)
-            noted |= treatment
+            noted += (pair,)
         elif treatment == _CONNECTION:
             has_connection = True
     if has_connection:
@@ -98,8 +105,7 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
     text = b"".join(chain.from_iterable(headers))
     if _is_bad(text):
         kept = [pair for pair in kept if not _is_bad(pair[1])]
-    size = len(text) + 4 * len(headers)
-    return RequestHeaders(tuple(kept), text, fal_headers, size, lengths, bool(noted & _FROM_BROWSER), bool(noted & _PREFER))
+    return RequestHeaders(tuple(kept), text, fal_headers, len(text) + 4 * len(headers), lengths, noted)
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:

@@ -7,6 +7,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from .idempotency import IdempotencyKey
 from .routes import OTHER
 from .struct import Struct
 from .task_spec import Backoff, Task
@@ -136,6 +137,7 @@ class NewJob(Struct, frozen=True):
     """What the webhook reports besides the final state."""
     route: str = OTHER
     """The template of the call's path, one of few values (`routes.RouteTemplates`)."""
+    idempotency_key: IdempotencyKey | None = None
 
 
 class Claim(Struct, frozen=True):
@@ -163,6 +165,8 @@ class SubmitResult(Struct, frozen=True):
     """The number of requests in front of it."""
     claim: Claim | None = None
     """Set if the job was started in the same transaction."""
+    existing: ExistingJob | None = None
+    """Set if an earlier submission with the same idempotency key has created the job. Then nothing was stored."""
 
 
 CHUNK_SIZE = 256 * 1024
@@ -233,6 +237,13 @@ class Job(Struct, frozen=True):
     def identity(self) -> str | None:
         """The submitter identity that owns the job; None without authentication."""
         return identity_of(self.client)
+
+
+class ExistingJob(Struct, frozen=True):
+    """The job that a submission was to create, and that an earlier one has created."""
+
+    job: Job
+    task: Task | None
 
 
 class JobSnapshot(Struct, frozen=True):

@@ -72,8 +72,13 @@ class JobStore(Protocol):
         `on_claim` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
         stopped waiting: a claimed job has to be run.
 
-        Raises `QueueFull` (`max_queued`, `max_tasks`), `TooManyQueued` (the client's limits, or
-        `new.max_queue_length`), `DiskFull`, `StoreBusy`.
+        With `new.idempotency_key`, a job that was created with the same key is returned instead, as it is now
+        (`SubmitResult.existing`), and no limit applies. Of several submissions with one key, by any processes, one creates the
+        job. A key is free again when retention has deleted its job, and with `idempotency_retry_failed` also when its job has
+        failed: without a response, or with a status from 500.
+
+        Raises `IdempotencyKeyReused` if the key was sent with another fingerprint, `QueueFull` (`max_queued`, `max_tasks`),
+        `TooManyQueued` (the client's limits, or `new.max_queue_length`), `DiskFull`, `StoreBusy`.
         """
 
     async def job(self, request_id: str) -> Job:

@@ -208,8 +208,7 @@ class Runtime:
 
         Send the response inside `with submission:`; a claimed job starts after it, even if the caller is cancelled before.
         """
-        services = self.services
-        worker, store = services.worker, services.stores.jobs
+        worker, store = self.services.worker, self.services.stores.jobs
         submission = Submission(worker)
         if not worker.reserve(new):
             storing = store.submit(new)
@@ -224,7 +223,8 @@ class Runtime:
         except BaseException:
             submission.close()
             raise
-        self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
+        if result.existing is None:
+            self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
 
     async def job(self, request_id: str) -> Job:
@@ -266,8 +266,8 @@ class Runtime:
         """The task to submit with a job that may wait for an external service."""
         return self.services.secret_ids.new_task(spec, listed=listed)
 
-    def secret_ids_of(self, task: Task) -> tuple[str, str]:
-        """The callback id and the signal token of a new task."""
+    def secret_ids_of(self, task: Task) -> tuple[str, str] | None:
+        """The callback id and the signal token of a task; None if their secret is not configured any more."""
         return self.services.secret_ids.of_task(task)
 
     async def task(self, request_id: str) -> TaskRecord:

@@ -55,9 +55,12 @@ class SecretIds:
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = tuple(secrets)
 
-    def of_task(self, task: Task) -> tuple[str, str]:
-        """The callback id and the signal token of a task."""
-        return self.make(SecretIdKind.CALLBACK, task.salt), self.make(SecretIdKind.SIGNAL, task.salt)
+    def of_task(self, task: Task) -> tuple[str, str] | None:
+        """The callback id and the signal token of a task; None if their secret is not configured any more."""
+        secret = self._secret_of(task)
+        if secret is None:
+            return None
+        return _derive(secret, SecretIdKind.CALLBACK, task.salt), _derive(secret, SecretIdKind.SIGNAL, task.salt)
 
     def make(self, kind: SecretIdKind, salt: bytes) -> str:
         """The id of a new task."""
@@ -71,10 +74,15 @@ class SecretIds:
 
     def callback_id_of(self, task: Task) -> str | None:
         """The callback id of a stored task; None if the secret that it was derived from is not configured any more."""
+        secret = self._secret_of(task)
+        return None if secret is None else _derive(secret, SecretIdKind.CALLBACK, task.salt)
+
+    def _secret_of(self, task: Task) -> bytes | None:
+        """The secret that the ids of the task were derived from."""
         for secret in self._secrets:
             callback_id = _derive(secret, SecretIdKind.CALLBACK, task.salt)
             if hmac.compare_digest(hash_of_id(callback_id), task.callback_hash):
-                return callback_id
+                return secret
         return None
 
 

@@ -44,14 +44,18 @@ NONE = Preferences()
 
 
 def read_preferences(headers: Iterable[tuple[bytes, bytes]]) -> Preferences:
-    """The preferences in the headers of a request, names in lower case. Of several of one name, the first counts."""
+    """The preferences in the headers of a request, names in lower case; `NONE` without any that the queue reads.
+
+    Of several of one name, the first counts.
+    """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name == _PREFER:
             for element in _elements(value):
                 if parsed := _parse(element):
                     found.setdefault(*parsed)
-    return Preferences(_seconds(found.get(b"wait", b"")), b"respond-async" in found) if found else NONE
+    # A preference of this name is for the queue even if its value is of no use.
+    return NONE if _FOR_QUEUE.isdisjoint(found) else Preferences(_seconds(found.get(b"wait", b"")), b"respond-async" in found)
 
 
 def without_queue_preferences(headers: Headers) -> Headers:

@@ -17,6 +17,7 @@ from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
 from .codec import encode_webhook_kinds, split_body
+from .idempotency import BatchKeys, Duplicate, read_existing
 from .jobs import promote
 from .task_rows import insert_submitted_task, is_scheduled
 from .transaction import QueueCounters, Transaction
@@ -28,13 +29,14 @@ _RUNNING, _QUEUED = JobState.RUNNING.value, JobState.QUEUED.value
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The limits of this process for new jobs, and its option `on_crash`."""
+    """The limits of this process for new jobs, and its options `on_crash` and `idempotency_retry_failed`."""
 
     queued: int
     per_client: int
     tasks: int
     tasks_per_client: int
     fails_on_crash: bool = False
+    retries_failed_keys: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -45,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True):
             settings.max_tasks,
             settings.max_tasks_per_client,
             settings.on_crash == "fail",
+            settings.idempotency_retry_failed,
         )
 
 
@@ -55,7 +58,7 @@ Submissions = Sequence[tuple[NewJob, bytes, bool, Limits]]
 class _Rows:
     """The rows of a batch, which are inserted at its end."""
 
-    __slots__ = ("chunks", "jobs", "payloads", "special", "started")
+    __slots__ = ("chunks", "duplicates", "jobs", "keys", "payloads", "special", "started")
 
     def __init__(self) -> None:
         self.started: list[tuple[Any, ...]] = []
@@ -63,6 +66,9 @@ class _Rows:
         self.payloads: list[tuple[int, bytes, bytes, int]] = []
         self.chunks: list[tuple[int, int, bytes]] = []
         self.special: list[tuple[int, NewJob, Claim | None]] = []
+        self.keys = BatchKeys()
+        self.duplicates = 0
+        """Submissions that repeat an earlier one, and have no rows."""
 
 
 def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | QueueError]:
@@ -73,7 +79,7 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
     tails, tokens = make_random_parts(random[8 * len(batch) :]), array("Q", random[: 8 * len(batch)])
     own_limits = batch[0][3]
     all_start = _all_start(counters, own_limits)
-    results: list[SubmitResult | QueueError] = []
+    results: list[Any] = []
     rows = _Rows()
     append_job, append_payload = rows.started.append, rows.payloads.append
     for number, (new, head, start, limits) in enumerate(batch):
@@ -85,7 +91,7 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
             append_job((key, tail, client, retry.max_attempts, webhook or "", token, route_id))
             append_payload((key, head, request.body, 0))
             claim = Claim(key, public_id, token, 1, retry, request, webhook, (), None, route)
-            result: SubmitResult | QueueError = SubmitResult(public_id, 0, claim)
+            result: _Result = SubmitResult(public_id, 0, claim)
         else:
             result = _submit_unusual(transaction, (key, tail, token), rows, (batch, results))
             all_start = _all_start(counters, own_limits)
@@ -94,7 +100,7 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
             key += 1
     counters.last_key = key - 1
     _insert(transaction, rows, own_limits)
-    return results
+    return read_existing(transaction, results) if rows.duplicates else results
 
 
 def _all_start(counters: QueueCounters, limits: Limits) -> bool:
@@ -119,21 +125,28 @@ def _is_plain(new: NewJob) -> bool:
         and not new.unstored_response
         and not new.webhook_kinds
         and not new.retry.extra
+        and new.idempotency_key is None
         and len(new.request.body) <= CHUNK_SIZE
     )
 
 
-def _submit_unusual(
-    transaction: Transaction, identity: tuple[int, bytearray, int], rows: _Rows, group: _Group
-) -> SubmitResult | QueueError:
+def _submit_unusual(transaction: Transaction, identity: tuple[int, bytearray, int], rows: _Rows, group: _Group) -> _Result:
     """Check the limits for the next job of the group, and make all rows that it needs. `identity`: key, random part, token."""
     batch, results = group
     new, head, start, limits = batch[len(results)]
+    idempotency_key = new.idempotency_key
+    if idempotency_key is not None:
+        found = rows.keys.find(transaction, idempotency_key, retry_failed=limits.retries_failed_keys)
+        if found is not None:
+            rows.duplicates += isinstance(found, Duplicate)
+            return found
     if refusal := _refusal(transaction, new, limits, group):
         return refusal
     key, tail, token = identity
     counters = transaction.counters
     starts = start and not counters.queued.total() and new.due_at is None
+    if idempotency_key is not None:
+        rows.keys.add(idempotency_key, key)
     rows.jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
     first, *rest = split_body(new.request.body)
     rows.payloads.append((key, head, first, len(rest)))
@@ -156,6 +169,7 @@ def _insert(transaction: Transaction, rows: _Rows, limits: Limits) -> None:
     transaction.rows("insert_jobs", rows.jobs)
     transaction.rows("insert_request_chunks", rows.chunks)
     transaction.payloads += rows.payloads
+    rows.keys.insert(transaction)
     if rows.special:
         _insert_rare_rows(transaction, rows.special)
 
@@ -239,7 +253,8 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, group: 
     return None
 
 
-_Group = tuple[Submissions, Sequence[SubmitResult | QueueError]]
+_Result = SubmitResult | QueueError | Duplicate
+_Group = tuple[Submissions, Sequence[_Result]]
 """The submissions of a batch, and the results of those that were already checked."""
 
 

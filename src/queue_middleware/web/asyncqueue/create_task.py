@@ -11,7 +11,7 @@ from queue_middleware.asgi.headers import MAX_HEADER_BYTES, read_headers
 from queue_middleware.asgi.mount import read_mount
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.background import ThreadLimiter
-from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
+from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed, UnknownRequest
 from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
 from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
 from queue_middleware.jobs.routes import OTHER
@@ -25,6 +25,7 @@ from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.tasks.placeholders import has_placeholder, has_placeholder_in_url, substitute_in_url
 from queue_middleware.tasks.representation import PRIORITIES
 from queue_middleware.tasks.target import callback_url, is_allowed_target
+from queue_middleware.web.idempotency import IdempotencyKeys
 from queue_middleware.web.path_rules import PathRules, check_length
 from queue_middleware.web.request import QueueRequest
 from queue_middleware.web.urls import base_url, client_address, host_of, server_address
@@ -39,12 +40,14 @@ _SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
 
 
 class Created(Struct, frozen=True):
-    """A new task, and the secrets that only its creator receives."""
+    """A task, and the secrets that only its creator receives."""
 
     private = frozenset({"secrets"})
 
     record: TaskRecord
     secrets: dict[str, str]
+    is_replayed: bool = False
+    """Whether an earlier request with the same idempotency key has created it."""
 
 
 class TaskCreator:
@@ -54,6 +57,7 @@ class TaskCreator:
         self._runtime = runtime
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
+        self._keys = IdempotencyKeys(runtime.settings)
         self._proxy = ProxyHeaders(runtime.settings.proxy_headers, runtime.settings.task_headers_allow)
         self._lane = ThreadLimiter()
 
@@ -62,6 +66,7 @@ class TaskCreator:
 
         Send the response inside `with` of the returned submission.
         """
+        key = self._keys.read(request.headers)
         asked = await self._lane.run(len(body), read_task, body, self._settings.max_wait)
         check_due(asked.due_at, self._runtime.time(), self._settings.max_delay)
         if asked.on_complete is not None:
@@ -70,6 +75,8 @@ class TaskCreator:
         if asked.poll is not None:
             self._refuse_reserved("pollConfig.headers", (name.lower().encode("ascii") for name in asked.poll.headers))
         external = not asked.target.startswith("/")
+        if not external:
+            self._keys.require(key, _path_of(asked))
         if external:
             with _as_bad_request():
                 asked = asked.replace(target=encode_url(asked.target, _FIELD))
@@ -89,8 +96,23 @@ class TaskCreator:
         )
         task = self._runtime.new_task(spec, listed=True)
         new = self._new_job(request, asked, stored, task)
-        submission = await self._runtime.submit(new)
-        return submission, Created(_record(submission.result.request_id, new, spec), self._secrets_of(task))
+        if key is not None:
+            scope = request.scope
+            path = scope["path"].encode(errors="surrogatepass")
+            new = new.replace(idempotency_key=await self._keys.make(request, key, path, scope["query_string"], body))
+        return await self._submit(new, task)
+
+    async def _submit(self, new: NewJob, task: Task) -> tuple[Submission, Created]:
+        while True:
+            submission = await self._runtime.submit(new)
+            existing = submission.result.existing
+            if existing is None:
+                return submission, Created(_record(submission.result.request_id, new, task.spec), self._secrets_of(task))
+            try:
+                record = await self._runtime.task(existing.job.request_id)
+            except UnknownRequest:
+                continue  # retention has just deleted it, so its key is free again
+            return submission, Created(record, self._secrets_of(existing.task or task), is_replayed=True)
 
     def _internal(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:
         """A call of the wrapped application, on behalf of the client that a proxy saw when the task was created."""
@@ -165,19 +187,26 @@ class TaskCreator:
     def _route(self, request: QueueRequest[Any], asked: TaskRequest) -> str:
         """Of a call of the application the template of its path; of an external one the entry of `task_targets`."""
         if asked.target.startswith("/"):
-            path = re.split("[?#]", asked.target, maxsplit=1)[0]
-            return self._runtime.routes.of(path, asked.method, request.scope)
+            return self._runtime.routes.of(_path_of(asked), asked.method, request.scope)
         host = parse_url(substitute_in_url(asked.target, _SAMPLE), _FIELD).host
         return matching_entry(host, self._settings.task_targets) or OTHER
 
     def _secrets_of(self, task: Task) -> dict[str, str]:
-        callback_id, token = self._runtime.secret_ids_of(task)
+        ids = self._runtime.secret_ids_of(task)
         secrets: dict[str, str] = {}
+        if ids is None:
+            return secrets
+        callback_id, token = ids
         if task.spec.callback:
             secrets |= {"callbackId": callback_id, "callbackUrl": callback_url(task.spec.base_url, callback_id)}
         if task.spec.signal:
             secrets["signalToken"] = token
         return secrets
+
+
+def _path_of(asked: TaskRequest) -> str:
+    """The path of a call of the wrapped application."""
+    return re.split("[?#]", asked.target, maxsplit=1)[0]
 
 
 def _record(request_id: str, new: NewJob, spec: TaskSpec) -> TaskRecord:

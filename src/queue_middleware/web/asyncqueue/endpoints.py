@@ -20,6 +20,7 @@ from queue_middleware.tasks.representation import created_body, error_body, page
 from queue_middleware.tasks.results import measure, serialize
 from queue_middleware.tasks.status import has_other_status
 from queue_middleware.web.auth import address_of
+from queue_middleware.web.idempotency import REPLAYED
 from queue_middleware.web.path_rules import check_query
 from queue_middleware.web.preferences import VARY, read_preferences
 from queue_middleware.web.rate_limit import LookupLimiter
@@ -89,7 +90,8 @@ class TaskEndpoints:
             self._bodies.done(request)
         with submission:
             request.request_id = created.record.job.request_id
-            await request.respond(201, created_body(created.record, created.secrets))
+            replayed = REPLAYED if created.is_replayed else ()
+            await request.respond(201, created_body(created.record, created.secrets), replayed)
 
     async def _list(self, request: Request) -> None:
         if request.identity is None:

@@ -23,7 +23,6 @@ _STATUS = {
     JobState.RUNNING: "IN_PROGRESS",
     JobState.AWAITING: "IN_PROGRESS",
 }
-_COMPLETED = "COMPLETED"
 
 CANCEL_REQUESTED = b'{"status": "CANCELLATION_REQUESTED"}'
 ALREADY_COMPLETED = b'{"status": "ALREADY_COMPLETED"}'
@@ -74,28 +73,25 @@ def submitted_body(request_id: str, position: int, links: Links) -> bytes:
     return _body("IN_QUEUE", request_id, links, rest)
 
 
+def receipt_body(job: Job, links: Links) -> bytes:
+    """The response to a submission whose job may have started or ended: the present status, with the keys of a submission."""
+    rest = f'null, "metrics": {json.dumps(_metrics(job))}{_extras_text(job)}, "gateway_request_id": "{job.request_id}"'
+    return _body(status_of(job), job.request_id, links, rest)
+
+
 def status_body(job: Job, links: Links, entries: str | None = None) -> bytes:
     """The response to a status request (section 3): ASCII JSON, the keys in fal's order.
 
     `logs` is the array of `entries`, which are rendered JSON objects, or null if the client did not ask for them.
     """
-    return _body(status_of(job), job.request_id, links, _rest(job, entries))
-
-
-def receipt_body(job: Job, links: Links) -> bytes:
-    """The response to a submission whose job is known: its present status, with all keys of `submitted_body`."""
-    rest = f'{_rest(job, None)}, "gateway_request_id": "{job.request_id}"'
-    return _body(status_of(job), job.request_id, links, rest)
-
-
-def _rest(job: Job, entries: str | None) -> str:
     rest = f'{"null" if entries is None else f"[{entries}]"}, "metrics": {json.dumps(_metrics(job))}'
-    return rest + "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
+    rest += _extras_text(job)
+    return _body(status_of(job), job.request_id, links, rest)
 
 
 def status_of(job: Job) -> str:
     """The status in fal's protocol."""
-    return _STATUS.get(job.state, _COMPLETED)
+    return _STATUS.get(job.state, "COMPLETED")
 
 
 def is_over(job: Job) -> bool:
@@ -106,6 +102,10 @@ def is_over(job: Job) -> bool:
 def _metrics(job: Job) -> dict[str, float]:
     milliseconds = None if job.state in _STATUS else run_time(job)
     return {} if milliseconds is None else {"inference_time": milliseconds / 1000}
+
+
+def _extras_text(job: Job) -> str:
+    return "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
 
 
 def _extras(job: Job) -> Iterable[tuple[str, Any]]:

@@ -8,16 +8,18 @@ from urllib.parse import unquote_plus
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES
 from queue_middleware.asgi.mount import read_mount
 from queue_middleware.errors import BadRequest, HeadersTooLarge, QueueError
-from queue_middleware.jobs.models import NewJob, StoredRequest
+from queue_middleware.jobs.models import Headers, NewJob, StoredRequest, SubmitResult
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.placeholders import has_placeholder, may_have_placeholder
 from queue_middleware.web.auth import client_of
+from queue_middleware.web.idempotency import REPLAYED, IdempotencyKeys
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
 from queue_middleware.web.preferences import NONE, Preferences, read_preferences, without_queue_preferences
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
 from queue_middleware.web.waiting import WaitingRequests
+from queue_middleware.worker.starts import Submission
 
 from .links import links_of
 from .params import SubmitOptions, read_options
@@ -38,6 +40,7 @@ class SubmitEndpoint:
         self._waiting = waiting
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
+        self._keys = IdempotencyKeys(runtime.settings)
         self._usual_options = read_options({}, {}, runtime.settings.max_attempts)
         """The options of a submission that asks for nothing."""
         self._calls: dict[tuple[str, str], bytes] = {}
@@ -59,25 +62,45 @@ class SubmitEndpoint:
         if query:
             check_length(request.route.target, query)
         raw_path = self._calls.get((request.split_path.root, request.route.target)) or self._check_path(request)
-        options = self._usual_options
-        if parameters or headers.fal_headers:
-            options = self._read_options(headers.fal_headers, parameters)
-        preferences = _take_preferences(request) if headers.has_preferences else NONE
-        try:
-            body = await self._bodies.read(request, headers.lengths)
-            submission = await self._runtime.submit(self._new_job(request, raw_path, query, options, body))
-        finally:
-            self._bodies.done(request)
+        usual = not (parameters or headers.fal_headers)
+        options = self._usual_options if usual else self._read_options(headers.fal_headers, parameters)
+        key, preferences = None, NONE
+        if headers.noted or self._keys.are_required:
+            key, preferences = self._read_noted(request)
+        submission = await self._store(request, raw_path, query, options, key)
         try:
             submitted = submission.result
             request.request_id = submitted.request_id
-            receipt = submitted_body(submitted.request_id, submitted.position, links)
+            receipt, extra = _receipt(submitted, links)
             if preferences is not NONE:
                 submission.close()  # the attempt must not wait for a receipt that waits for the attempt
                 receipt = await self._delayed_receipt(request, preferences, links) or receipt
-            await request.respond(200, receipt)
+            await request.respond(200, receipt, extra)
         finally:
             submission.close()
+
+    async def _store(
+        self, request: QueueRequest[Route], raw_path: bytes, query: bytes, options: SubmitOptions, key: str | None
+    ) -> Submission:
+        """Read the body and store the submission. Nothing keeps the body in memory when this returns."""
+        try:
+            body = await self._bodies.read(request, request.headers.lengths)
+            new = self._new_job(request, raw_path, query, options, body)
+            if key is not None:
+                new = new.replace(idempotency_key=await self._keys.make(request, key, raw_path, query, body))
+            return await self._runtime.submit(new)
+        finally:
+            self._bodies.done(request)
+
+    def _read_noted(self, request: QueueRequest[Route]) -> tuple[str | None, Preferences]:
+        """The idempotency key and the preferences; the latter are removed from what is replayed. Raises `BadRequest`."""
+        headers = request.headers
+        key = self._keys.read(headers)
+        self._keys.require(key, request.route.target)
+        preferences = read_preferences(headers.noted)
+        if preferences is not NONE:
+            request.headers = headers.replace(replayed=without_queue_preferences(headers.replayed))
+        return key, preferences
 
     async def _delayed_receipt(self, request: QueueRequest[Route], preferences: Preferences, links: Links) -> bytes | None:
         """Apply the preferences: wait until the request is completed. Returns the receipt with the present status.
@@ -165,11 +188,11 @@ class SubmitEndpoint:
         return new.replace(task=self._runtime.new_task(spec))
 
 
-def _take_preferences(request: QueueRequest[Route]) -> Preferences:
-    """Read the preferences that are for the queue, and remove them from the headers that are replayed."""
-    headers = request.headers
-    request.headers = headers.replace(replayed=without_queue_preferences(headers.replayed))
-    return read_preferences(headers.replayed)
+def _receipt(submitted: SubmitResult, links: Links) -> tuple[bytes, Headers]:
+    """Body and headers of the response."""
+    if submitted.existing is None:
+        return submitted_body(submitted.request_id, submitted.position, links), ()
+    return receipt_body(submitted.existing.job, links), REPLAYED
 
 
 def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:

@@ -40,6 +40,15 @@ SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 >= 0;
 INSERT INTO unstored_response (job_id)
 SELECT * FROM (VALUES {rows}(?)) WHERE column1 >= 0;
 
+-- name: idempotency_key
+SELECT fingerprint, job_id, state, status FROM idempotency_key JOIN job ON job.id = job_id WHERE scope = ? AND key = ?;
+
+-- name: put_idempotency_keys
+-- Columns: job_id, scope, key, fingerprint. The key of a failed job may be given to a new one.
+INSERT INTO idempotency_key (job_id, scope, key, fingerprint)
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 >= 0
+ON CONFLICT (scope, key) DO UPDATE SET job_id = excluded.job_id, fingerprint = excluded.fingerprint;
+
 -- name: insert_webhook_events
 INSERT INTO webhook_events (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 >= 0;

@@ -90,6 +90,18 @@ CREATE TABLE unstored_response (
     job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE
 ) STRICT;
 
+-- The idempotency keys of jobs that were submitted with one. A key is deleted with its job.
+CREATE TABLE idempotency_key (
+    scope       TEXT    NOT NULL,  -- the submitter identity; empty without authentication
+    key         TEXT    NOT NULL,
+    fingerprint BLOB    NOT NULL,  -- hash of the request; the same key with another request is an error of the client
+    job_id      INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID;
+
+-- Without it, each deletion of a job would scan all keys.
+CREATE UNIQUE INDEX idempotency_key_job ON idempotency_key (job_id);
+
 -- A row is a batch of lines, because lines are written, read and deleted in batches.
 CREATE TABLE log (
     job_id INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
