@@ -308,3 +308,65 @@ async def test_a_follower_whose_task_is_cancelled_is_removed() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert store.listener is None
+
+
+# --- subscriptions to the state only
+
+
+async def test_only_another_state_or_attempt_notifies_those_who_follow_the_state(stack: AsyncExitStack) -> None:
+    store = FakeStore(2)
+    async with RunningFeed(store) as watch:
+        follower = await follow(stack, watch, 0, states_only=True)
+        beside = await follow(stack, watch, 0)
+        for changes in ({"position": 7}, {"progress": Progress(0.5)}):
+            store.change(0, **changes)
+            assert await beside.wait(DEADLINE)
+        assert not await follower.wait(0)
+        store.change(0, state=JobState.RUNNING, attempt=1, position=None)
+        assert await follower.wait(DEADLINE)
+        assert follower.snapshot.job == store.jobs[0]
+        store.change(0, attempt=2)  # queued and started again since the last read
+        assert await follower.wait(DEADLINE)
+        assert follower.snapshot.job.attempt == 2
+
+
+async def test_states_are_compared_without_reading_the_jobs(stack: AsyncExitStack) -> None:
+    store = FakeStore(1000)
+    async with RunningFeed(store) as watch:
+        followers = [await follow(stack, watch, key, states_only=True) for key in store.jobs]
+        for key in (3, 700):
+            store.jobs[key] = store.jobs[key].replace(state=JobState.COMPLETED, position=None)
+        store.notify()
+        assert await followers[3].wait(DEADLINE)
+        assert await followers[700].wait(DEADLINE)
+        assert store.comparisons[:2] == [module._STATES_BATCH, 1000 - module._STATES_BATCH]
+        assert store.read_calls == [(1, False), (1, False)]
+        assert sum([await follower.wait(0) for follower in followers]) == 0
+        store.notify()
+        while len(store.comparisons) < 4:
+            await asyncio.sleep(0.001)
+        assert sum(store.comparisons[2:4]) == 998  # those that have ended are not compared
+
+
+async def test_many_followers_of_states_are_compared_less_often(stack: AsyncExitStack) -> None:
+    store = FakeStore(1000)
+    async with RunningFeed(store) as watch:
+        for key in store.jobs:
+            await follow(stack, watch, key, states_only=True)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() - began < 0.3:
+            store.notify()
+            await asyncio.sleep(0)
+        pause = module._STATES_PAUSE_EACH * 1000
+        assert len(store.comparisons) / 2 <= (loop.time() - began) / pause + 2
+
+
+async def test_a_deleted_job_ends_those_who_follow_its_state(stack: AsyncExitStack) -> None:
+    store = FakeStore(2)
+    async with RunningFeed(store) as watch:
+        gone, other = [await follow(stack, watch, key, states_only=True) for key in (0, 1)]
+        del store.jobs[0]
+        store.notify()
+        assert await gone.wait(DEADLINE)
+        assert (gone.ended, other.ended) == (True, False)
