@@ -37,15 +37,15 @@ async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
 
 
 async def _measure(folder: Path, clients: int) -> Metrics:
-    """Half of the clients get the end of their request, which another process commits; the process stops under the others."""
+    """Another process ends the requests of half of the clients, which then wait for others; with all waiting, it is stopped."""
     database = folder / f"waiting-{clients}.sqlite3"
     with queue_server(database, "benchmarks.apps:blocked", {"QUEUE_NAME": _NAME}, concurrency=1) as server:
-        ids = await _submit(server, 2 * clients)
+        ids = await _submit(server, clients + _ended(clients))
         worker = store_of(database, name=_NAME)
         await worker.open()
         try:
-            claims = {claim.request_id: claim for _ in range(clients // 100 + 1) for claim in await worker.claim(200)}
-            return await _wait(server, worker, [claims[request_id] for request_id in ids])
+            claims = {claim.request_id: claim for _ in range(clients // 50 + 1) for claim in await worker.claim(200)}
+            return await _wait(server, worker, clients, [claims[request_id] for request_id in ids])
         finally:
             await worker.close()
 
@@ -57,32 +57,39 @@ async def _submit(server: Server, count: int) -> list[str]:
         return [str((await control.request("POST", SUBMIT, BODY))["request_id"]) for _ in range(count)]
 
 
-async def _wait(server: Server, worker: SQLiteStore, claims: Sequence[Claim]) -> Metrics:
-    half = len(claims) // 2
+def _ended(clients: int) -> int:
+    """For how many of the clients a request ends; for a single one, several times."""
+    return max(clients // 2, 20)
+
+
+async def _wait(server: Server, worker: SQLiteStore, clients: int, claims: Sequence[Claim]) -> Metrics:
     async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(Connection.open(server.port)) for _ in claims]
+        connections = [await stack.enter_async_context(Connection.open(server.port)) for _ in range(clients)]
         before = resident_bytes(server.pid)
-        responses = [
-            asyncio.create_task(_arrival(connection, claim)) for connection, claim in zip(connections, claims, strict=True)
+        waiting = [
+            (connection, asyncio.create_task(_arrival(connection, claim)))
+            for connection, claim in zip(connections, claims, strict=False)
         ]
         await asyncio.sleep(1)  # until all of them wait, which nothing shows from outside
-        memory = (resident_bytes(server.pid) - before) / len(claims) / 1000
+        memory = (resident_bytes(server.pid) - before) / clients / 1000
         delays = []
-        for claim, response in zip(claims[:half], responses[:half], strict=True):
-            await worker.complete(claim, _RESPONSE)
-            delays.append(_delay(time.monotonic_ns(), response))
+        for ended, following in zip(claims, claims[clients:], strict=False):
+            connection, response = waiting.pop(0)
+            await worker.complete(ended, _RESPONSE)
+            delays.append(asyncio.create_task(_delay(time.monotonic_ns(), response)))
+            waiting.append((connection, asyncio.create_task(_arrival(connection, following, response))))
             await asyncio.sleep(_PAUSE)
         ordered = sorted(await asyncio.gather(*delays))
         os.kill(server.pid, signal.SIGTERM)
         began = time.monotonic_ns()
-        ends = [await _delay(began, response) for response in responses[half:]]
-        for claim in claims[half:]:
-            await worker.complete(claim, _RESPONSE)
+        ends = [await _delay(began, response) for _, response in waiting]
     return {"p50": percentile(ordered, 0.5), "p99": percentile(ordered, 0.99), "memory": memory, "end": max(ends)}
 
 
-async def _arrival(connection: Connection, claim: Claim) -> int:
-    """The time at which the status arrives."""
+async def _arrival(connection: Connection, claim: Claim, previous: Awaitable[int] | None = None) -> int:
+    """The time at which the status arrives, which is asked for after the previous response of the connection."""
+    if previous is not None:
+        await previous
     await connection.request("GET", f"/fal/queue/requests/{claim.request_id}/status", headers=_WAIT)
     return time.monotonic_ns()
 
@@ -111,7 +118,8 @@ SCENARIO = Scenario(
     seconds=120,
     note=(
         "Each client waits for the status of a request of its own.",
-        "Another process ends these requests one after the other, a hundred a second.",
-        "Twice as many clients wait at first as are named; the process is stopped while the second half still waits.",
+        "Another process ends requests one after the other, about a hundred a second, and notes when it learns of each commit.",
+        "The client then waits for another request, so that the number of those that wait is always the same.",
+        "At the end the process is stopped, and responds to all of them with the present status.",
     ),
 )
