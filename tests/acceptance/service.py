@@ -11,7 +11,8 @@ import os
 import signal
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
 
 DIRECTORY = Path(os.environ["SERVICE_DIRECTORY"])
 
@@ -36,6 +38,25 @@ def make_wall_clock_adjustable() -> None:
 
 if (DIRECTORY / "wall-clock").exists():
     make_wall_clock_adjustable()
+
+
+_statements: Counter[str] = Counter()
+
+
+def count_statements() -> None:
+    """Count the reads of the database by the names of their queries."""
+    for method in ("one", "all", "rows"):
+        read = getattr(SQLiteQueries, method)
+
+        def counting(self: SQLiteQueries, name: str, *arguments: object, read: Callable[..., object] = read) -> object:
+            _statements[name] += 1
+            return read(self, name, *arguments)
+
+        setattr(SQLiteQueries, method, counting)
+
+
+if (DIRECTORY / "count-statements").exists():
+    count_statements()
 
 
 @asynccontextmanager
@@ -147,6 +168,13 @@ async def in_a_thread(request: Request) -> Response:
     return PlainTextResponse(f"attempt {attempt}")
 
 
+async def inside(request: Request) -> Response:
+    """What a client cannot see: the statements so far, the clients that wait, and the tasks of the event loop."""
+    followed = app._runtime.services.status_feed._followed.values()
+    waiting = sum(each.states_only for each in followed)
+    return JSONResponse({"statements": _statements, "waiting": waiting, "tasks": len(asyncio.all_tasks())})
+
+
 async def health(request: Request) -> Response:
     return PlainTextResponse("well")
 
@@ -161,6 +189,7 @@ inner = Starlette(
         Route("/crashing", crashing, methods=["POST"]),
         Route("/exiting", exiting, methods=["POST"]),
         Route("/in-a-thread", in_a_thread, methods=["POST"]),
+        Route("/inside", inside),
         Route("/health", health),
     ],
     lifespan=lifespan,
