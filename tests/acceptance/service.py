@@ -84,6 +84,13 @@ async def square(request: Request) -> Response:
     return JSONResponse({"n": question["n"], "square": question["n"] ** 2})
 
 
+async def generate(request: Request) -> Response:
+    """What the programs on the documentation's pages call."""
+    order = await request.json()
+    record("generated", order["prompt"])
+    return JSONResponse({"picture": f"a picture of {order['prompt']}"})
+
+
 class Gate:
     """A file that the test creates. One task checks for it, however many handlers wait."""
 
@@ -182,6 +189,7 @@ async def health(request: Request) -> Response:
 inner = Starlette(
     routes=[
         Route("/square", square, methods=["POST"]),
+        Route("/generate", generate, methods=["POST"]),
         Route("/gated", gated, methods=["POST"]),
         Route("/busy", busy, methods=["POST"]),
         Route("/handed-over", handed_over, methods=["POST"]),

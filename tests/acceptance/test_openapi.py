@@ -22,6 +22,8 @@ CONFIG = """
 # A stored response of the application may be a 404.
 ensure_resource_availability.enabled = false
 use_after_free.enabled = false
+# The default, and 422: the same Idempotency-Key is sent with different requests. The webhook above is never refused.
+positive_data_acceptance.expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, 429, "5xx"]
 
 [[operations]]
 # A valid cancellation after the end is a 400.

@@ -237,3 +237,15 @@ async def test_12_the_location_of_a_202_is_polled(database: Path) -> None:
         task = await tasks.reaches(created["task"]["id"], "completed")
     assert json.loads(task["result"]["body"]) == {"rows": 3}
     assert [(call.target, call.headers["authorization"]) for call in provider.calls[1:]] == [("/jobs/7", "Key k")] * 2
+
+
+async def test_13_the_same_creation_with_the_same_key_returns_the_task_with_its_secret_ids(database: Path) -> None:
+    async with tasking(database) as tasks, providing() as provider:
+        keyed = type(tasks)(tasks.queue, **{"idempotency-key": "order-1042"})
+        created = await keyed.create(f"{provider.url}/?hook={HOOK}")
+        await tasks.reaches(created["task"]["id"], "waiting")
+        again = await keyed.create(f"{provider.url}/?hook={HOOK}")
+        assert (again["task"]["id"], again["task"]["status"]) == (created["task"]["id"], "waiting")
+        assert again["callbackUrl"] == created["callbackUrl"]
+        assert "sent before with another request" in await keyed.refused(422, targetUrl=f"{provider.url}/")
+    assert len(provider.calls) == 1

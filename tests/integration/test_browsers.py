@@ -62,7 +62,9 @@ async def test_preflights(database: Path, path: str) -> None:
         assert listed(granted, "vary") == {"origin"}
         assert "access-control-allow-credentials" not in granted.headers
         unsaid = await preflight(queue, path, "http://localhost:3000")
-        assert {"authorization", "content-type", "x-fal-queue-priority"} <= listed(unsaid, "access-control-allow-headers")
+        assert {"authorization", "content-type", "x-fal-queue-priority", "idempotency-key"} <= listed(
+            unsaid, "access-control-allow-headers"
+        )
 
 
 async def test_preflights_of_other_origins_are_refused_with_the_reason(database: Path) -> None:
@@ -105,9 +107,14 @@ async def test_the_page_can_read_every_response(database: Path, app: Any) -> Non
         for response in await every_kind_of_response(queue, origin=PAGE):
             assert response.headers.get_list("access-control-allow-origin") == [PAGE], response.url
             assert "access-control-allow-credentials" not in response.headers
-            assert {"x-fal-request-id", "x-fal-request-timeout-type", "x-fal-error-type", "retry-after"} <= listed(
-                response, "access-control-expose-headers"
-            )
+            exposed = {
+                "x-fal-request-id",
+                "x-fal-request-timeout-type",
+                "x-fal-error-type",
+                "retry-after",
+                "idempotency-replayed",
+            }
+            assert exposed <= listed(response, "access-control-expose-headers")
             assert "origin" in listed(response, "vary")
 
 

@@ -17,7 +17,7 @@ from .fal.routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUE
 
 _SUBMIT_OPTIONS = (
     "fal_webhook", "fal_webhook_events", "fal_callback_timeout", "fal_max_queue_length", "start_timeout", "timeout", "priority",
-    "no_retry", "retry_config", "store_io",
+    "no_retry", "retry_config", "store_io", "idempotency_key",
 )  # fmt: skip
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _SECURITY: list[dict[str, list[str]]] = [{name: []} for name in ("key", "bearer", "x_api_key")]
@@ -50,7 +50,7 @@ _RESPONSES: dict[Operation, dict[int | str, str]] = {
         408: "TooSlow",
         413: "TooLarge",
         414: "UriTooLong",
-        422: "InvalidWebhook",
+        422: "Unprocessable",
         429: "TooMany",
         431: "HeadersTooLarge",
         **_ANYWHERE,

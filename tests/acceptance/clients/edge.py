@@ -42,11 +42,13 @@ class Edge:
     proxy: int = 0
     seen: list[str] = field(default_factory=list)
     """Method and target of every request, in order of arrival."""
+    lost: int = 0
+    """How many of the next responses do not reach the client: its connection is closed instead."""
 
     async def terminate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect one client connection to one server connection: requests in order, responses as they arrive."""
         behind, ahead = await asyncio.open_connection("127.0.0.1", self.upstream)
-        responses = asyncio.create_task(relay(behind, writer))
+        responses = asyncio.create_task(relay(behind, writer, self._is_lost))
         try:
             while head := await request_head(reader):
                 self.seen.append(b" ".join(head.split(b" ")[:2]).decode("latin-1"))
@@ -59,6 +61,12 @@ class Edge:
         finally:
             ahead.close()
             await asyncio.wait([responses])
+
+    def _is_lost(self) -> bool:
+        if not self.lost:
+            return False
+        self.lost -= 1
+        return True
 
     async def tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle one `CONNECT`, then forward bytes in both directions."""
@@ -80,10 +88,12 @@ async def request_head(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def relay(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Forward bytes as they arrive, and the end of the stream."""
+async def relay(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, is_lost: Callable[[], bool] = lambda: False
+) -> None:
+    """Forward bytes as they arrive, and the end of the stream, which comes early if `is_lost`."""
     with suppress(ConnectionError, ssl.SSLError):
-        while piece := await source.read(65536):
+        while (piece := await source.read(65536)) and not is_lost():
             target.write(piece)
             await target.drain()
     target.close()

@@ -54,6 +54,21 @@ async def test_subscribe_with_logs_and_queue_updates(client: Client, network: Ed
     assert network.seen[-1] == f"GET {BASE}/requests/{output['id']}"
 
 
+@both
+async def test_a_submission_with_a_key_that_the_client_sends_again(
+    client: Client, network: Edge, service: Server, kind: str
+) -> None:
+    """The response to the submission is lost twice; the client sends it again by itself. Then its program runs again."""
+    headers = {"Idempotency-Key": f"order-1042{kind}"}
+    network.seen.clear()
+    network.lost, painted = 2, len(service.lines("painting"))
+    first = await client.run(f"subscribe{kind}", app=PAINT, arguments={"picture": "a cat"}, headers=headers)
+    assert network.seen.count(f"POST {BASE}/paint") == 3
+    again = await client.run(f"subscribe{kind}", app=PAINT, arguments={"picture": "a cat"}, headers=headers)
+    assert (again["id"], again["result"]) == (first["id"], {"picture": "A CAT"})
+    assert service.lines("painting")[painted:] == [first["id"]]
+
+
 @pytest.mark.parametrize("name", ["fal_client at the root of a host", "fal_client before 0.11"])
 async def test_a_service_at_the_root_of_a_host(fal_client: Client, network: Edge, name: str) -> None:
     network.seen.clear()

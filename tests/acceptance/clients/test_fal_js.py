@@ -38,6 +38,14 @@ async def test_the_programs_of_the_page(fal_js: Client, heading: str, file: str,
     assert "{ picture: 'A CAT' }" in await fal_js.program(block(heading, "js"), tmp_path / file)
 
 
+async def test_a_submission_with_a_key_is_sent_again(js: Client, service: Server) -> None:
+    painted = len(service.lines("painting"))
+    call = {"app": PAINT, "input": {"picture": "a cat"}, "headers": {"Idempotency-Key": "order-1043"}}
+    first, again = await js.run("subscribe", **call), await js.run("subscribe", **call)
+    assert (again["id"], again["data"]) == (first["id"], {"picture": "A CAT"})
+    assert service.lines("painting")[painted:] == [first["id"]]
+
+
 @pytest.mark.parametrize("mode", ["polling", "streaming"])
 async def test_subscribe_with_logs_and_queue_updates(js: Client, network: Edge, gate: str, mode: str) -> None:
     network.seen.clear()

@@ -202,6 +202,10 @@ BODIES = [
         "NewTask",
         json.dumps({"targetUrl": "/x", "pollConfig": render_poll_config(next(iter(PROVIDERS.values())).poll)}).encode(),
     ),
+    ("Submitted", responses.receipt_body(job(JobState.QUEUED, position=2), LINKS)),
+    ("Submitted", responses.receipt_body(job(JobState.RUNNING, started_at=1, progress=Progress(0.5)), LINKS)),
+    ("Submitted", responses.receipt_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=200), LINKS)),
+    ("Submitted", responses.receipt_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS)),
 ]
 
 

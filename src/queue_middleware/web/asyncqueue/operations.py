@@ -26,6 +26,7 @@ _IDS: dict[TaskOperation, str] = {
 }
 
 _PARAMETERS: dict[TaskOperation, tuple[str, ...]] = {
+    TaskOperation.CREATE: ("idempotency_key",),
     TaskOperation.LIST: ("task_status", "limit", "offset"),
     TaskOperation.READ: ("wait",),
 }
@@ -48,7 +49,7 @@ _RESPONSES: dict[TaskOperation, tuple[int, str]] = {
 }
 
 _REFUSALS: dict[TaskOperation, tuple[int, ...]] = {
-    TaskOperation.CREATE: (400, 403, 413, 414, 429),
+    TaskOperation.CREATE: (400, 403, 413, 414, 422, 429),
     TaskOperation.LIST: (400, 403),
     TaskOperation.READ: (400, 403, 404),
     TaskOperation.CANCEL: (400, 403, 404, 409),

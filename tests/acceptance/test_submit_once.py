@@ -1,0 +1,83 @@
+"""The programs of docs/how-to/submit-once-and-wait.md, over a network that loses the first response to each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.queue_client import eventually, stored_jobs
+
+from .clients.edge import listening, relay
+from .clients.page import block
+from .servers import Server, serving, uvicorn
+
+pytestmark = pytest.mark.slow
+
+PAGE = "submit-once-and-wait.md"
+DEADLINE = 60.0
+
+
+@asynccontextmanager
+async def losing_the_first_response(upstream: int) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A port in front of the server, and the first line of each response; the first one does not reach the client."""
+    responses: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, ahead = await asyncio.open_connection("127.0.0.1", upstream)
+        towards = asyncio.create_task(relay(reader, ahead))
+        responses.append(first := await behind.readuntil(b"\r\n"))
+        if len(responses) > 1:
+            writer.write(first)
+            await relay(behind, writer)
+        towards.cancel()
+        ahead.close()
+
+    async with listening(serve) as port:
+        yield port, responses
+
+
+async def printed(*command: str) -> str:
+    """Run a program and return what it prints."""
+    with anyio.fail_after(DEADLINE):
+        done = await anyio.run_process(command, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+async def run_program(language: str, code: str, folder: Path) -> str:
+    """Run a program of the page as a reader would. Returns the id that it prints."""
+    if language == "curl":
+        return str(json.loads(await printed("bash", "-c", code))["request_id"])
+    file = folder / {"Python": "program.py", "JavaScript": "program.cjs"}[language]
+    file.write_text(code)
+    return await printed(sys.executable if language == "Python" else "node", str(file))
+
+
+@pytest.mark.parametrize(("language", "fence"), [("curl", "sh"), ("Python", "python"), ("JavaScript", "js")])
+async def test_a_program_whose_first_response_is_lost(language: str, fence: str, tmp_path: Path) -> None:
+    if language == "JavaScript" and shutil.which("node") is None:
+        pytest.skip("Node.js is not installed")
+    code = block(f"With {language}", fence, PAGE)
+    assert code.count("127.0.0.1:8000") == 1
+    async with (
+        serving(uvicorn(), tmp_path) as server,
+        losing_the_first_response(server.port) as (port, responses),
+    ):
+        request_id = await run_program(language, code.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), tmp_path)
+        assert [line.split()[1] for line in responses] == [b"200", b"200"]
+        await check_that_it_ran_once(server, request_id)
+
+
+async def check_that_it_ran_once(server: Server, request_id: str) -> None:
+    async with server.queue() as queue:
+        assert (await queue.response(request_id)).json() == {"picture": "a picture of a cat"}
+    await eventually(lambda: server.lines("generated") == ["a cat"])
+    assert stored_jobs(server.database) == 1
