@@ -541,7 +541,7 @@ async def test_jobs_that_have_changed_are_found_among_many(store: JobStore) -> N
     assert await store.complete(claims[0], make_response())
     await store.retry(claims[1], 0.0)
     assert sorted(await store.changed(running, JobState.RUNNING, 1)) == running
-    (again,) = [claim for claim in await store.claim(1)]
+    (again,) = await store.claim(1)
     assert again.key == claims[1].key
     assert await store.changed([again.key], JobState.RUNNING, 1) == [again.key]
     assert await store.changed([again.key], JobState.RUNNING, 2) == []
