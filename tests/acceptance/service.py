@@ -88,6 +88,8 @@ async def generate(request: Request) -> Response:
     """What the programs on the documentation's pages call."""
     order = await request.json()
     record("generated", order["prompt"])
+    if (DIRECTORY / "slow").exists():
+        await gate.pass_through()
     return JSONResponse({"picture": f"a picture of {order['prompt']}"})
 
 

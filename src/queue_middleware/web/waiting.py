@@ -1,4 +1,4 @@
-"""Lets a client wait for a change of its request instead of polling (`Prefer: wait=N`, decision 0038)."""
+"""Lets a client wait for a change of its request instead of polling (`Prefer: wait=N`, decision 0039)."""
 
 from __future__ import annotations
 
