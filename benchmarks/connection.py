@@ -28,9 +28,9 @@ class Connection:
         finally:
             writer.close()
 
-    async def request(self, method: str, path: str, body: bytes = b"") -> Any:
-        """The JSON of the response. Raises `RuntimeError` for a status of 300 or above."""
-        self._writer.write(post(path, body, method=method))
+    async def request(self, method: str, path: str, body: bytes = b"", headers: str = "") -> Any:
+        """The JSON of the response. `headers` are whole lines. Raises `RuntimeError` for a status of 300 or above."""
+        self._writer.write(post(path, body, headers, method))
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
         content = await self._reader.readexactly(length)

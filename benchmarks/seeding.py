@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from queue_middleware import Settings
 from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id
@@ -29,9 +30,9 @@ SELECT job.id, head, body, chunks FROM job, payload WHERE job.id <> payload.job_
 """
 
 
-def store_of(database: Path) -> SQLiteStore:
+def store_of(database: Path, **more: Any) -> SQLiteStore:
     """A store with limits that no benchmark reaches; each is a process of its own, as far as the database knows."""
-    options = {"database": str(database), "max_queued": 10**9, "max_queued_per_client": 10**9, "min_free_disk": 0}
+    options = {"database": str(database), "max_queued": 10**9, "max_queued_per_client": 10**9, "min_free_disk": 0, **more}
     return SQLiteStore(Settings.load(options, {}))
 
 

@@ -35,7 +35,7 @@ def process(
     """Run a command until the end of the block, which `stop` ends.
 
     It has a session of its own: Ctrl-C in a terminal reaches this process only, which then ends the others in order.
-    Its output is shown only if it ends by itself.
+    Its output is shown only if it ends by itself; the block may send it `stop`.
     """
     env = {**os.environ, **(environ or {})}
     with tempfile.TemporaryFile() as output:
@@ -47,7 +47,7 @@ def process(
         finally:
             if running.poll() is None:
                 _end(running, stop)
-            else:
+            elif running.returncode != -stop:
                 output.seek(0)
                 shown = output.read()[-_SHOWN_OUTPUT:].decode(errors="replace")
                 print(f"{running.args!r} ended by itself with status {running.returncode}:\n{shown}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.scenario import Scenario
 
-from . import deliveries, hot_path, low_load, memory, pass_through, peers, queue_length, streams, webhooks, workers
+from . import deliveries, hot_path, low_load, memory, pass_through, peers, queue_length, streams, waiting, webhooks, workers
 
 SCENARIOS: tuple[Scenario, ...] = (
     hot_path.SCENARIO,
@@ -15,6 +15,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     queue_length.SCENARIO,
     deliveries.SCENARIO,
     streams.SCENARIO,
+    waiting.SCENARIO,
     memory.SCENARIO,
     peers.SCENARIO,
 )

@@ -12,7 +12,8 @@ import os
 import signal
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.stores.sqlite import notifier
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
 
 DIRECTORY = Path(os.environ["SERVICE_DIRECTORY"])
 
@@ -43,6 +45,23 @@ if (DIRECTORY / "wall-clock").exists():
 
 if (DIRECTORY / "no-polling").exists():
     notifier._POLL_INTERVAL = 3600.0
+_statements: Counter[str] = Counter()
+
+
+def count_statements() -> None:
+    """Count the reads of the database by the names of their queries."""
+    for method in ("one", "all", "rows"):
+        read = getattr(SQLiteQueries, method)
+
+        def counting(self: SQLiteQueries, name: str, *arguments: object, read: Callable[..., object] = read) -> object:
+            _statements[name] += 1
+            return read(self, name, *arguments)
+
+        setattr(SQLiteQueries, method, counting)
+
+
+if (DIRECTORY / "count-statements").exists():
+    count_statements()
 
 
 @asynccontextmanager
@@ -74,6 +93,8 @@ async def generate(request: Request) -> Response:
     """What the programs on the documentation's pages call."""
     order = await request.json()
     record("generated", order["prompt"])
+    if (DIRECTORY / "slow").exists():
+        await gate.pass_through()
     return JSONResponse({"picture": f"a picture of {order['prompt']}"})
 
 
@@ -164,6 +185,11 @@ async def in_a_thread(request: Request) -> Response:
 async def collector(request: Request) -> Response:
     """What the garbage collector of this process skips, and its threshold."""
     return JSONResponse([gc.get_freeze_count(), gc.get_threshold()[0]])
+async def inside(request: Request) -> Response:
+    """What a client cannot see: the statements so far, the clients that wait, and the tasks of the event loop."""
+    followed = app._runtime.services.status_feed._followed.values()
+    waiting = sum(each.states_only for each in followed)
+    return JSONResponse({"statements": _statements, "waiting": waiting, "tasks": len(asyncio.all_tasks())})
 
 
 async def health(request: Request) -> Response:
@@ -182,6 +208,7 @@ inner = Starlette(
         Route("/exiting", exiting, methods=["POST"]),
         Route("/in-a-thread", in_a_thread, methods=["POST"]),
         Route("/collector", collector),
+        Route("/inside", inside),
         Route("/health", health),
     ],
     lifespan=lifespan,

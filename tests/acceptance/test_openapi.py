@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 CONFIG = """
 [parameters]
 "query.fal_webhook" = "http://127.0.0.1:9/hook"
+# Nothing shall wait long.
+"header.Prefer" = "wait=1"
 
 [checks]
 # A stored response of the application may be a 404.

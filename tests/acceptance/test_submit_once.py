@@ -1,4 +1,4 @@
-"""The programs of docs/how-to/submit-once-and-wait.md, over a network that loses the first response to each."""
+"""The programs of docs/how-to/submit-once-and-wait.md: over a network that loses the first response, and waiting."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.support.queue_client import eventually, stored_jobs
 from .clients.edge import listening, relay
 from .clients.page import block
 from .servers import Server, serving, uvicorn
+from .test_waiting import has_waiting
 
 pytestmark = pytest.mark.slow
 
@@ -53,9 +54,9 @@ async def printed(*command: str) -> str:
 
 
 async def run_program(language: str, code: str, folder: Path) -> str:
-    """Run a program of the page as a reader would. Returns the id that it prints."""
+    """Run a program of the page as a reader would. Returns what it prints."""
     if language == "curl":
-        return str(json.loads(await printed("bash", "-c", code))["request_id"])
+        return await printed("bash", "-c", code)
     file = folder / {"Python": "program.py", "JavaScript": "program.cjs"}[language]
     file.write_text(code)
     return await printed(sys.executable if language == "Python" else "node", str(file))
@@ -71,9 +72,31 @@ async def test_a_program_whose_first_response_is_lost(language: str, fence: str,
         serving(uvicorn(), tmp_path) as server,
         losing_the_first_response(server.port) as (port, responses),
     ):
-        request_id = await run_program(language, code.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), tmp_path)
+        output = await run_program(language, code.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), tmp_path)
+        request_id = str(json.loads(output)["request_id"]) if language == "curl" else output
         assert [line.split()[1] for line in responses] == [b"200", b"200"]
         await check_that_it_ran_once(server, request_id)
+
+
+@pytest.mark.parametrize(("language", "fence"), [("curl", "sh"), ("Python", "python"), ("JavaScript", "js")])
+async def test_a_program_that_waits(language: str, fence: str, tmp_path: Path) -> None:
+    if language == "JavaScript" and shutil.which("node") is None:
+        pytest.skip("Node.js is not installed")
+    code = block(f"Wait with {language}", fence, PAGE)
+    assert code.count("127.0.0.1:8000") == 1
+    (tmp_path / "slow").touch()
+    async with serving(uvicorn(), tmp_path) as server:
+        program = asyncio.create_task(
+            run_program(language, code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}"), tmp_path)
+        )
+        await eventually(lambda: has_waiting(server, 1))
+        assert not program.done()
+        (tmp_path / "gate").touch()
+        assert json.loads(await program) == {"picture": "a picture of a cat"}
+        assert server.lines("generated") == ["a cat"]
+        # The submission, at most one status and the response: the program did not poll.
+        assert server.output.count("/fal/queue/") <= 3
+        assert server.complaints() == []
 
 
 async def check_that_it_ran_once(server: Server, request_id: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.chunks import iter_chunks
+from queue_middleware.jobs.job_list import JobFilter
 from queue_middleware.jobs.models import (
     CHUNK_SIZE,
     AttemptEnd,
@@ -528,3 +529,22 @@ async def test_closing_releases_all_claims(stores: Stores) -> None:
 async def test_close_is_repeatable(store: JobStore) -> None:
     await store.close()
     await store.close()
+
+
+async def test_jobs_that_have_changed_are_found_among_many(store: JobStore) -> None:
+    for _ in range(5):
+        await store.submit(make_job())
+    claims = await store.claim(2)
+    queued = [listed.job.key for listed in (await store.page(JobFilter())).jobs]
+    keys = sorted(queued)
+    running = sorted(claim.key for claim in claims)
+    assert sorted(await store.changed([*keys, 1], JobState.QUEUED, 0)) == [1, *running]
+    assert sorted(await store.changed(running, JobState.RUNNING, 1)) == []
+    assert await store.complete(claims[0], make_response())
+    await store.retry(claims[1], 0.0)
+    assert sorted(await store.changed(running, JobState.RUNNING, 1)) == running
+    (again,) = await store.claim(1)
+    assert again.key == claims[1].key
+    assert await store.changed([again.key], JobState.RUNNING, 1) == [again.key]
+    assert await store.changed([again.key], JobState.RUNNING, 2) == []
+    assert await store.changed([], JobState.QUEUED, 0) == []

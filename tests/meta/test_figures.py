@@ -24,7 +24,7 @@ from queue_middleware.stores.sqlite import disk, notifier
 from queue_middleware.syntax import urls
 from queue_middleware.tasks import placeholders, representation, target
 from queue_middleware.tasks.polling import config, response, schedule
-from queue_middleware.web import path_rules, rate_limit
+from queue_middleware.web import path_rules, preferences, rate_limit
 from queue_middleware.web.asyncqueue import endpoints as task_routes
 from queue_middleware.web.asyncqueue import schema
 from queue_middleware.web.fal import params, status_stream
@@ -100,6 +100,8 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/asyncqueue.md", "| `maxRetries` | 3 | 0 to 10 |", schema.MAX_RETRIES, 10),
     ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", representation.PRIORITIES, 10),
     ("docs/reference/asyncqueue.md", "Redirects of an external host are followed, ten at most", target.MAX_REDIRECTS, 10),
+    ("docs/reference/routes.md", "more than 60 counts as 60", preferences.MAX_WAIT, 60),
+    ("docs/how-to/submit-once-and-wait.md", "more than 60 seconds count as 60", preferences.MAX_WAIT, 60),
     ("docs/reference/asyncqueue.md", "after that many seconds (25 at most)", task_routes.MAX_POLL_SECONDS, 25),
     ("docs/reference/asyncqueue.md", "the newest tasks first, 100 at most", task_routes.MAX_PAGE, 100),
     ("docs/reference/asyncqueue.md", "up to 100 times in total", placeholders.MAX_PLACEHOLDERS, 100),

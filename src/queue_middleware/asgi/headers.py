@@ -36,7 +36,8 @@ _REPLAYED, _DROPPED, _REPLAYED_FAL, _DROPPED_FAL, _NOTED, _LENGTH, _CONNECTION =
 """How a request header is treated. The noted ones are replayed, and the queue reads them too."""
 _FROM_BROWSER = frozenset({b"origin", b"sec-fetch-site"})
 _SPECIAL = {
-    **dict.fromkeys(_FROM_BROWSER, _NOTED), b"idempotency-key": _NOTED, b"content-length": _LENGTH, b"connection": _CONNECTION,
+    **dict.fromkeys(_FROM_BROWSER, _NOTED), b"idempotency-key": _NOTED, b"prefer": _NOTED, b"content-length": _LENGTH,
+    b"connection": _CONNECTION,
 }  # fmt: skip
 
 _MAX_CACHED_NAME = 64
@@ -63,7 +64,7 @@ class RequestHeaders(Struct, frozen=True):
     lengths: tuple[bytes, ...] = ()
     """The values of `Content-Length`."""
     noted: Headers = ()
-    """The headers that the queue reads too: those of browsers, and `Idempotency-Key`. Nearly all submissions have none."""
+    """The headers that the queue reads too: of browsers, `Idempotency-Key`, `Prefer`. Nearly all submissions have none."""
 
     @property
     def is_from_browser(self) -> bool:

@@ -24,6 +24,7 @@ from .models import (
     Job,
     JobResult,
     JobSnapshot,
+    JobState,
     NewJob,
     Progress,
     RescuedJob,
@@ -87,6 +88,12 @@ class JobStore(Protocol):
         """The current state of the jobs with these keys, in any order. Jobs that retention has deleted are left out.
 
         The returned state is never older than what a previous call of any reading method returned.
+        """
+
+    async def changed(self, keys: Sequence[int], state: JobState, attempt: int) -> list[int]:
+        """Those of the keys whose jobs are not in this state or not in this attempt, or that retention has deleted.
+
+        Costs far less than `snapshots`, which returns what they have become.
         """
 
     async def result(self, request_id: str) -> JobResult:

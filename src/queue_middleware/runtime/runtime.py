@@ -231,16 +231,15 @@ class Runtime:
         return await self.services.stores.jobs.job(request_id)
 
     @asynccontextmanager
-    async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Subscription]:
-        """Subscribe to a request, and with `lines` to its log lines. Raises `UnknownRequest`, `BadRequest`.
-
-        The subscription ends at the first sign of shutdown, also one that is found through `send`, that of the connection.
-        """
+    async def follow(
+        self, request_id: str, send: object, *, lines: bool = False, states_only: bool = False
+    ) -> AsyncIterator[Subscription]:
+        """Subscribe as `StatusFeed.follow` does, until the first sign of shutdown, also one that is found through `send`."""
         feed = self.services.status_feed
         if feed.stopped:
             raise NotRunning(STOPPING, 5)
         self.services.shutdown_signal.listen(send)
-        async with feed.follow(request_id, lines=lines) as subscription:
+        async with feed.follow(request_id, lines=lines, states_only=states_only) as subscription:
             yield subscription
 
     async def result(self, request_id: str) -> JobResult:

@@ -1,4 +1,4 @@
-"""Feed of job states for status streams: after a commit, one read of the database serves all followed requests.
+"""Feed of job states for streams and waiting requests: after a commit, one read of the database serves all followed requests.
 
 A slow subscriber never delays others: it sees the latest state, not a backlog of older ones.
 """
@@ -6,24 +6,31 @@ A slow subscriber never delays others: it sees the latest state, not a backlog o
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from queue_middleware.events import Emit, ErrorStreak
-from queue_middleware.jobs.models import JobSnapshot
+from queue_middleware.jobs.models import Job, JobSnapshot, JobState
 from queue_middleware.jobs.states import FINAL, IN_QUEUE
 from queue_middleware.jobs.store import JobStore, Topic
 
 _PAUSE = 0.02
-"""Seconds between two reads, however much is committed meanwhile."""
+"""Seconds between two reads for streams, however much is committed meanwhile."""
 _PAUSE_EACH = 0.0001
 """Seconds added for each followed request: a thousand of them are read ten times a second."""
 _POSITIONS_PAUSE = 0.1
 """Seconds between two reads of queue positions. One change moves all positions behind it, so they cost more than the rest."""
 _POSITIONS_PAUSE_EACH = 0.001
 """Seconds for each queued request, which bounds the position events per second of all streams together."""
+_STATES_PAUSE = 0.005
+"""Seconds between two comparisons of states. They read little, so that a client that waits gets its response at once."""
+_STATES_PAUSE_EACH = 0.000005
+"""Seconds for each request whose state is compared, about ten times what the comparison takes."""
 _READ_BATCH = 64
 """Requests in one read of the database; between two reads, other reads get their turn."""
+_STATES_BATCH = 512
+"""Requests in one comparison of states."""
 _OUTAGE_PAUSE = 1.0
 """Seconds between two reads while the database fails."""
 
@@ -31,11 +38,28 @@ _OUTAGE_PAUSE = 1.0
 class _Followed:
     """A followed request and its subscriptions."""
 
-    __slots__ = ("snapshot", "subscriptions")
+    __slots__ = ("snapshot", "states_only", "subscriptions")
 
     def __init__(self) -> None:
         self.snapshot: JobSnapshot | None = None
         self.subscriptions: set[Subscription] = set()
+        self.states_only = 0
+        """The number of subscriptions to its state only."""
+
+    def add(self, subscription: Subscription) -> None:
+        """Add a new subscription."""
+        self.subscriptions.add(subscription)
+        self.states_only += subscription.states_only
+
+    def discard(self, subscription: Subscription) -> None:
+        """Remove a subscription."""
+        self.subscriptions.discard(subscription)
+        self.states_only -= subscription.states_only
+
+    @property
+    def needs_details(self) -> bool:
+        """Whether a subscription is not only to its state."""
+        return len(self.subscriptions) > self.states_only
 
     def update(self, snapshot: JobSnapshot) -> None:
         """Keep the new state, and wake the subscriptions for which it is a change."""
@@ -44,19 +68,24 @@ class _Followed:
             snapshot = snapshot.replace(job=snapshot.job.replace(position=known.job.position))
         self.snapshot = snapshot
         changed = known is None or known.job != snapshot.job
+        has_new_state = known is None or _state_of(known.job) != _state_of(snapshot.job)
         has_new_lines = known is None or known.last_line != snapshot.last_line
         for subscription in self.subscriptions:
-            if changed or (has_new_lines and subscription.lines):
+            if has_new_state or (not subscription.states_only and (changed or (has_new_lines and subscription.lines))):
                 subscription.wake()
 
 
 class Subscription:
-    """One subscription to a request. `lines`: whether new log lines count as a change."""
+    """One subscription to a request.
 
-    __slots__ = ("_changed", "_followed", "ended", "lines")
+    `lines`: whether new log lines count as a change. `states_only`: whether only the state and the attempt do.
+    """
 
-    def __init__(self, followed: _Followed, *, lines: bool) -> None:
+    __slots__ = ("_changed", "_followed", "ended", "lines", "states_only")
+
+    def __init__(self, followed: _Followed, *, lines: bool, states_only: bool) -> None:
         self.lines = lines
+        self.states_only = states_only
         self.ended = False
         """Whether there will be no more changes."""
         self._followed = followed
@@ -92,19 +121,51 @@ class Subscription:
         self._changed.set()
 
 
+class _Interval:
+    """Limits how often something is read, and reports when a read that it has put off is due."""
+
+    def __init__(self, pause: float, pause_each: float, on_due: Callable[[], None]) -> None:
+        self._pause = pause
+        self._pause_each = pause_each
+        self._on_due = on_due
+        self._loop = asyncio.get_running_loop()
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def allows(self, count: int) -> bool:
+        """Whether a read of `count` requests may begin now."""
+        if not count:
+            return False
+        now = self._loop.time()
+        if now >= self._due:
+            self._due = now + max(self._pause, self._pause_each * count)
+            return True
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._on_time)
+        return False
+
+    def close(self) -> None:
+        """Report nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._on_due()
+
+
 class StatusFeed:
     """Keeps subscriptions up to date while `run` runs. `stop` ends every subscription at once. Idle without subscriptions."""
 
     def __init__(self, store: JobStore, emit: Emit) -> None:
         self._store = store
         self._emit = emit
-        self._loop = asyncio.get_running_loop()
         self._followed: dict[str, _Followed] = {}
         self._changed = asyncio.Event()
         self._changes = 0
         self._unsubscribe: Callable[[], None] | None = None
-        self._positions_due = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._details = _Interval(_PAUSE, _PAUSE_EACH, self._changed.set)
+        self._positions = _Interval(_POSITIONS_PAUSE, _POSITIONS_PAUSE_EACH, self._changed.set)
         self.stopped = False
 
     async def run(self) -> None:
@@ -113,7 +174,7 @@ class StatusFeed:
         while not self.stopped:
             await self._changed.wait()
             self._changed.clear()
-            pause = max(_PAUSE, _PAUSE_EACH * len(self._followed))
+            pause = max(_STATES_PAUSE, _STATES_PAUSE_EACH * len(self._followed))
             try:
                 await self._refresh()
             except Exception as error:
@@ -129,19 +190,22 @@ class StatusFeed:
         """End, with every subscription. Idempotent."""
         self.stopped = True
         self._changed.set()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._details.close()
+        self._positions.close()
         for followed in self._followed.values():
             for subscription in followed.subscriptions:
                 subscription.end()
 
     @asynccontextmanager
-    async def follow(self, request_id: str, *, lines: bool = False) -> AsyncIterator[Subscription]:
-        """Subscribe to a request, and with `lines` to its log lines. Raises `UnknownRequest`, `BadRequest`."""
+    async def follow(self, request_id: str, *, lines: bool = False, states_only: bool = False) -> AsyncIterator[Subscription]:
+        """Subscribe to a request, with `lines` also to its log lines, or to its state only.
+
+        Raises `UnknownRequest`, `BadRequest`.
+        """
         name = request_id.lower()
         followed = self._followed.setdefault(name, _Followed())
-        subscription = Subscription(followed, lines=lines)
-        followed.subscriptions.add(subscription)
+        subscription = Subscription(followed, lines=lines, states_only=states_only)
+        followed.add(subscription)
         # Subscribed before reading, so that no commit after the read is missed.
         if self._unsubscribe is None:
             self._unsubscribe = self._store.subscribe(Topic.STATUS, self._on_change)
@@ -156,7 +220,7 @@ class StatusFeed:
                 subscription.end()
             yield subscription
         finally:
-            followed.subscriptions.discard(subscription)
+            followed.discard(subscription)
             if not followed.subscriptions:
                 del self._followed[name]
             if not self._followed:
@@ -172,33 +236,42 @@ class StatusFeed:
     async def _refresh(self) -> None:
         queued: list[_Followed] = []
         others: list[_Followed] = []
+        by_state: dict[tuple[JobState, int], list[_Followed]] = defaultdict(list)
         for followed in self._followed.values():
-            if followed.snapshot is not None and followed.snapshot.job.state not in FINAL:
+            if followed.snapshot is None or followed.snapshot.job.state in FINAL:
+                continue
+            if followed.states_only:
+                by_state[_state_of(followed.snapshot.job)].append(followed)
+            if followed.needs_details:
                 (queued if followed.snapshot.job.state in IN_QUEUE else others).append(followed)
-        # A request that has just been queued again has no known position; there are few of those.
-        await self._read(others, positions=True)
-        await self._read(queued, positions=self._positions_are_due(len(queued)))
+        for (state, attempt), waited_for in by_state.items():
+            await self._compare(waited_for, state, attempt)
+        if self._details.allows(len(queued) + len(others)):
+            # A request that has just been queued again has no known position; there are few of those.
+            await self._read(others, positions=True)
+            await self._read(queued, positions=self._positions.allows(len(queued)))
 
-    def _positions_are_due(self, queued: int) -> bool:
-        now = self._loop.time()
-        if now >= self._positions_due:
-            self._positions_due = now + max(_POSITIONS_PAUSE, _POSITIONS_PAUSE_EACH * queued)
-            return True
-        if queued and self._timer is None:
-            self._timer = self._loop.call_at(self._positions_due, self._on_time)
-        return False
-
-    def _on_time(self) -> None:
-        self._timer = None
-        self._changed.set()
+    async def _compare(self, requests: Sequence[_Followed], state: JobState, attempt: int) -> None:
+        """Read the requests whose state or attempt is not this one any more."""
+        for start in range(0, len(requests), _STATES_BATCH):
+            by_key = _by_key(requests[start : start + _STATES_BATCH])
+            changed = await self._store.changed(list(by_key), state, attempt)
+            await self._read([by_key[key] for key in changed], positions=False)
 
     async def _read(self, requests: Sequence[_Followed], *, positions: bool) -> None:
         for start in range(0, len(requests), _READ_BATCH):
-            by_key = {
-                followed.snapshot.job.key: followed for followed in requests[start : start + _READ_BATCH] if followed.snapshot
-            }
+            by_key = _by_key(requests[start : start + _READ_BATCH])
             for snapshot in await self._store.snapshots(list(by_key), positions=positions):
                 by_key.pop(snapshot.job.key).update(snapshot)
             for gone in by_key.values():
                 for subscription in gone.subscriptions:
                     subscription.end()
+
+
+def _state_of(job: Job) -> tuple[JobState, int]:
+    """What decides the status of a request in every protocol."""
+    return job.state, job.attempt
+
+
+def _by_key(requests: Sequence[_Followed]) -> dict[int, _Followed]:
+    return {followed.snapshot.job.key: followed for followed in requests if followed.snapshot}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from queue_middleware.jobs.models import ErrorType, JobState
+from queue_middleware.jobs.models import ErrorType, Job, JobState
+from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.task_spec import TaskSpec
 
 from .models import TaskStatus
@@ -43,3 +44,12 @@ def task_status(
         has_failed = not is_resolved and status is not None and status >= (500 if expects_nothing else 400)
         return TaskStatus.FAILED if has_failed else TaskStatus.COMPLETED
     return TaskStatus.TIMEOUT if error_type is ErrorType.WAIT_TIMEOUT else TaskStatus.FAILED
+
+
+def has_other_status(spec: TaskSpec, earlier: Job, job: Job) -> bool:
+    """Whether a task that had not ended has another status since, as far as the state of its job decides it."""
+
+    def before_end(state: JobState, attempt: int) -> TaskStatus:
+        return task_status(spec, state, attempt=attempt)
+
+    return job.state in FINAL or before_end(job.state, job.attempt) != before_end(earlier.state, earlier.attempt)

@@ -11,12 +11,12 @@ _METHODS = b"GET, POST, PUT, PATCH, DELETE"
 _HEADERS = (
     b"authorization, content-type, x-fal-request-start-timeout, x-fal-request-timeout, x-fal-queue-priority, "
     b"x-fal-runner-hint, x-fal-no-retry, x-fal-retry-config, x-fal-store-io, x-fal-object-lifecycle-preference, "
-    b"idempotency-key"
+    b"idempotency-key, prefer"
 )
 """Headers that are allowed if a preflight names none."""
 _EXPOSED = (
     b"x-fal-request-id, x-fal-request-timeout-type, x-fal-error-type, x-fal-billable-units, x-fal-served-from, "
-    b"retry-after, content-disposition, idempotency-replayed"
+    b"retry-after, content-disposition, idempotency-replayed, preference-applied"
 )
 _MAX_AGE = b"7200"
 """Seconds for which a browser may remember a preflight; Chromium takes no more."""

@@ -17,7 +17,7 @@ from .fal.routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUE
 
 _SUBMIT_OPTIONS = (
     "fal_webhook", "fal_webhook_events", "fal_callback_timeout", "fal_max_queue_length", "start_timeout", "timeout", "priority",
-    "no_retry", "retry_config", "store_io", "idempotency_key",
+    "no_retry", "retry_config", "store_io", "idempotency_key", "prefer_submit",
 )  # fmt: skip
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _SECURITY: list[dict[str, list[str]]] = [{name: []} for name in ("key", "bearer", "x_api_key")]
@@ -34,8 +34,9 @@ _SUMMARIES: dict[Operation, str] = {
 
 _PARAMETERS: dict[Operation, tuple[str, ...]] = {
     Operation.SUBMIT: _SUBMIT_OPTIONS,
-    Operation.STATUS: ("logs",),
+    Operation.STATUS: ("logs", "prefer_status"),
     Operation.STREAM: ("logs",),
+    Operation.RESPONSE: ("prefer_response",),
 }
 """Parameters besides those in the path."""
 

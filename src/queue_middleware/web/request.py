@@ -43,8 +43,8 @@ class QueueRequest(Generic[RouteT]):
     """State of one request while it is served."""
 
     __slots__ = (
-        "body_unread", "cancelling", "headers", "identity", "interruption", "measured", "receive", "request_id", "route",
-        "scope", "send", "size", "split_path", "stalled", "started",
+        "applied", "body_unread", "cancelling", "headers", "identity", "interruption", "measured", "receive", "request_id",
+        "route", "scope", "send", "size", "split_path", "stalled", "started",
     )  # fmt: skip
 
     split_path: SplitPath
@@ -59,6 +59,8 @@ class QueueRequest(Generic[RouteT]):
         self.send = send
         self.request_id = ""
         """Sent as `X-Fal-Request-Id`; empty where no request is named."""
+        self.applied = b""
+        """Sent as `Preference-Applied`; empty if the client has no preference or it was not applied."""
         self.identity: str | None = None
         """Submitter identity; None without authentication."""
         self.body_unread = False
@@ -79,6 +81,11 @@ class QueueRequest(Generic[RouteT]):
     def client(self) -> str:
         """The client that limits count this request for, as in `NewJob.client`."""
         return client_of(self.identity, self.scope)
+
+    async def wait_for_disconnect(self) -> None:
+        """Return when the client closes the connection. Call it when the body has been read or will not be."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Begin a response whose body follows through `send`."""
@@ -106,6 +113,8 @@ class QueueRequest(Generic[RouteT]):
 
     def _json_headers(self, length: int, extra: Headers) -> list[tuple[bytes, bytes]]:
         headers = [_JSON, (b"content-length", b"%d" % length), *extra]
+        if self.applied:
+            headers.append((b"preference-applied", self.applied))
         if self.request_id:
             headers.append((b"x-fal-request-id", self.request_id.encode()))
         return headers

@@ -26,6 +26,7 @@ from .cross_site import CrossSiteCheck
 from .fal.endpoints import FalEndpoints
 from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
 from .urls import SplitPath, split_path
+from .waiting import WaitingRequests
 
 _CLOSE = (b"connection", b"close")
 _MAX_REMEMBERED = 1024
@@ -74,9 +75,10 @@ class Router:
         document = partial(
             openapi.document, needs_authentication=access.required, accepts_keys=access.accepts_keys, max_wait=settings.max_wait
         )
-        self._fal = FalEndpoints(runtime, bodies, document)
+        waiting = WaitingRequests(runtime)
+        self._fal = FalEndpoints(runtime, bodies, waiting, document)
         """Serves what no row of the table accepts."""
-        self._mounts = (EndpointMount(_is_task_path, TaskEndpoints(runtime, bodies)),)
+        self._mounts = (EndpointMount(_is_task_path, TaskEndpoints(runtime, bodies, waiting)),)
         self._matches: dict[tuple[str, str, str, bytes | None], Match] = {}
         """What `FalEndpoints.match` has found, by method and path. Task paths are not in it: they may contain secrets."""
 

@@ -27,13 +27,15 @@ def make_queued_job(key: int, **changes: object) -> Job:
 
 
 class FakeStore:
-    """The three methods of a store that the feed needs, over jobs that the test sets."""
+    """The four methods of a store that the feed needs, over jobs that the test sets."""
 
     def __init__(self, count: int) -> None:
         self.jobs = {key: make_queued_job(key) for key in range(count)}
         self.lines = dict.fromkeys(self.jobs, 0)
         self.read_calls: list[tuple[int, bool]] = []
         """For each read: how many jobs were read, and whether with positions."""
+        self.comparisons: list[int] = []
+        """For each comparison of states: how many jobs were compared."""
         self.listener: Callable[[], None] | None = None
         self.broken = False
         self.before_return: Callable[[], None] = lambda: None
@@ -59,6 +61,14 @@ class FakeStore:
         await asyncio.sleep(0)
         found = [self.jobs[key] for key in keys if key in self.jobs]
         return [JobSnapshot(job if positions else job.replace(position=None), self.lines[job.key]) for job in found]
+
+    async def changed(self, keys: Sequence[int], state: JobState, attempt: int) -> list[int]:
+        if self.broken:
+            raise StoreError("broken")
+        self.comparisons.append(len(keys))
+        await asyncio.sleep(0)
+        expected = state, attempt
+        return [key for key in keys if key not in self.jobs or (self.jobs[key].state, self.jobs[key].attempt) != expected]
 
     def change(self, key: int, **changes: object) -> None:
         """Commit a change."""
@@ -90,8 +100,10 @@ class RunningFeed:
             await self._task
 
 
-async def follow(stack: AsyncExitStack, watch: StatusFeed, key: int, *, lines: bool = False) -> Subscription:
-    return await stack.enter_async_context(watch.follow(str(UUID(int=key)), lines=lines))
+async def follow(
+    stack: AsyncExitStack, watch: StatusFeed, key: int, *, lines: bool = False, states_only: bool = False
+) -> Subscription:
+    return await stack.enter_async_context(watch.follow(str(UUID(int=key)), lines=lines, states_only=states_only))
 
 
 @pytest.fixture
@@ -296,3 +308,65 @@ async def test_a_follower_whose_task_is_cancelled_is_removed() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert store.listener is None
+
+
+# --- subscriptions to the state only
+
+
+async def test_only_another_state_or_attempt_notifies_those_who_follow_the_state(stack: AsyncExitStack) -> None:
+    store = FakeStore(2)
+    async with RunningFeed(store) as watch:
+        follower = await follow(stack, watch, 0, states_only=True)
+        beside = await follow(stack, watch, 0)
+        for changes in ({"position": 7}, {"progress": Progress(0.5)}):
+            store.change(0, **changes)
+            assert await beside.wait(DEADLINE)
+        assert not await follower.wait(0)
+        store.change(0, state=JobState.RUNNING, attempt=1, position=None)
+        assert await follower.wait(DEADLINE)
+        assert follower.snapshot.job == store.jobs[0]
+        store.change(0, attempt=2)  # queued and started again since the last read
+        assert await follower.wait(DEADLINE)
+        assert follower.snapshot.job.attempt == 2
+
+
+async def test_states_are_compared_without_reading_the_jobs(stack: AsyncExitStack) -> None:
+    store = FakeStore(1000)
+    async with RunningFeed(store) as watch:
+        followers = [await follow(stack, watch, key, states_only=True) for key in store.jobs]
+        for key in (3, 700):
+            store.jobs[key] = store.jobs[key].replace(state=JobState.COMPLETED, position=None)
+        store.notify()
+        assert await followers[3].wait(DEADLINE)
+        assert await followers[700].wait(DEADLINE)
+        assert store.comparisons[:2] == [module._STATES_BATCH, 1000 - module._STATES_BATCH]
+        assert store.read_calls == [(1, False), (1, False)]
+        assert sum([await follower.wait(0) for follower in followers]) == 0
+        store.notify()
+        while len(store.comparisons) < 4:
+            await asyncio.sleep(0.001)
+        assert sum(store.comparisons[2:4]) == 998  # those that have ended are not compared
+
+
+async def test_many_followers_of_states_are_compared_less_often(stack: AsyncExitStack) -> None:
+    store = FakeStore(2000)
+    async with RunningFeed(store) as watch:
+        for key in store.jobs:
+            await follow(stack, watch, key, states_only=True)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() - began < 0.3:
+            store.notify()
+            await asyncio.sleep(0)
+        pause = max(module._STATES_PAUSE, module._STATES_PAUSE_EACH * 1000)
+        assert sum(store.comparisons) / 2000 <= (loop.time() - began) / pause + 2
+
+
+async def test_a_deleted_job_ends_those_who_follow_its_state(stack: AsyncExitStack) -> None:
+    store = FakeStore(2)
+    async with RunningFeed(store) as watch:
+        gone, other = [await follow(stack, watch, key, states_only=True) for key in (0, 1)]
+        del store.jobs[0]
+        store.notify()
+        assert await gone.wait(DEADLINE)
+        assert (gone.ended, other.ended) == (True, False)

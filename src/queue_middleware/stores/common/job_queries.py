@@ -48,6 +48,12 @@ def snapshots(queries: Queries, keys: Sequence[int], positions: bool) -> list[Jo
     return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
+def changed(queries: Queries, keys: Sequence[int], state: JobState, attempt: int) -> list[int]:
+    """Those of the keys whose jobs are not in this state and attempt; deleted jobs included."""
+    parameters = {"keys": list(keys), "state": state.value, "attempt": attempt}
+    return [row[0] for row in queries.all("changed", parameters)]
+
+
 def result(queries: Queries, batch: Sequence[RequestId]) -> list[JobResult | QueueError]:
     """Ended jobs with their responses."""
     rows = zip(batch, _by_id(queries, "result", batch), strict=True)

@@ -21,6 +21,7 @@ from queue_middleware.jobs.models import (
     Job,
     JobResult,
     JobSnapshot,
+    JobState,
     NewJob,
     Progress,
     RescuedJob,
@@ -91,6 +92,10 @@ class CommonJobStore(ABC):
     async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         """Read several jobs."""
         return await self._read(lambda queries: job_queries.snapshots(queries, keys, positions))
+
+    async def changed(self, keys: Sequence[int], state: JobState, attempt: int) -> list[int]:
+        """Find the jobs that are not in this state any more."""
+        return await self._read(lambda queries: job_queries.changed(queries, keys, state, attempt))
 
     async def result(self, request_id: str) -> JobResult:
         """Read an ended job with its response."""

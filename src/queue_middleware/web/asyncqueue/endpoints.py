@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -14,17 +13,19 @@ from queue_middleware.asgi.headers import content_lengths
 from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
 from queue_middleware.jobs.chunks import iter_chunks
 from queue_middleware.jobs.models import CHUNK_SIZE, CancelOutcome, Headers, StoredResponse
-from queue_middleware.jobs.states import FINAL
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.models import SecretIdKind, TaskRecord, TaskStatus
 from queue_middleware.tasks.polling.providers import providers_body
 from queue_middleware.tasks.representation import created_body, error_body, page_body, split_task_body, task_body
 from queue_middleware.tasks.results import measure, serialize
+from queue_middleware.tasks.status import has_other_status
 from queue_middleware.web.auth import address_of
 from queue_middleware.web.idempotency import REPLAYED
 from queue_middleware.web.path_rules import check_query
+from queue_middleware.web.preferences import VARY, read_preferences
 from queue_middleware.web.rate_limit import LookupLimiter
 from queue_middleware.web.request import MAX_CALLBACK_BYTES, BodyReader, Endpoint, QueueRequest
+from queue_middleware.web.waiting import WaitingRequests
 
 from .create_task import TaskCreator
 from .routes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
@@ -32,7 +33,7 @@ from .routes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
 PREFIX = "/v1/"
 MAX_PAGE = 100
 """Tasks on one page of a list."""
-MAX_POLL_SECONDS = 25.0
+MAX_POLL_SECONDS = 25
 """Some servers and proxies wait no longer than 30."""
 _NO_TASK = "Task not found"
 _NO_CALLBACK = "Invalid or expired callback ID"
@@ -44,8 +45,9 @@ Request = QueueRequest[TaskRoute]
 class TaskEndpoints:
     """Everything below `/v1`."""
 
-    def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:
+    def __init__(self, runtime: Runtime, bodies: BodyReader, waiting: WaitingRequests) -> None:
         self._runtime = runtime
+        self._waiting = waiting
         self._bodies = bodies
         self._callback_bodies = BodyReader(runtime.settings.max_request_body, MAX_CALLBACK_BYTES, runtime.settings.body_timeout)
         self._creator = TaskCreator(runtime)
@@ -104,26 +106,17 @@ class TaskEndpoints:
         await request.respond(200, page_body(page, limit, offset))
 
     async def _read(self, request: Request) -> None:
-        seconds = _integer(_parameters(request), "wait", 0, 0, 10**6)
+        parameter = min(_integer(_parameters(request), "wait", 0, 0, 10**6), MAX_POLL_SECONDS)
+        preferred = read_preferences(request.scope["headers"]).wait
         record = await self._own_task(request)
-        if seconds and record.job.state not in FINAL:
-            record = await self._wait_for_change(request, record, min(seconds, MAX_POLL_SECONDS))
-        await self._respond_with(request, record)
-
-    async def _wait_for_change(self, request: Request, record: TaskRecord, seconds: float) -> TaskRecord:
-        """Return the task once its status changes, `seconds` have passed, or the process shuts down."""
-        task_id = record.job.request_id
-        try:
-            async with asyncio.timeout(seconds), self._runtime.follow(task_id, request.send) as follower:
-                began = record = await self._runtime.task(task_id)
-                while record.status is began.status and record.job.state not in FINAL:
-                    await follower.wait(seconds)
-                    if follower.ended:
-                        break
-                    record = await self._runtime.task(task_id)
-        except TimeoutError:
-            return await self._runtime.task(task_id)
-        return record
+        if preferred is not None or parameter:
+            is_awaited = partial(has_other_status, record.spec, record.job)
+            if preferred is not None:
+                await self._waiting.apply(request, record.job, preferred, is_awaited)
+            else:
+                await self._waiting.wait(request, record.job, parameter, is_awaited)
+            record = await self._runtime.task(record.job.request_id)
+        await self._respond_with(request, record, VARY)
 
     async def _cancel(self, request: Request) -> None:
         record = await self._own_task(request)
@@ -142,19 +135,19 @@ class TaskEndpoints:
         request.request_id = record.job.request_id
         return record
 
-    async def _respond_with(self, request: Request, record: TaskRecord) -> None:
+    async def _respond_with(self, request: Request, record: TaskRecord, extra: Headers = ()) -> None:
         response = record.response
         if response is None or (response.chunks == 0 and len(response.body) <= CHUNK_SIZE):
-            await request.respond(200, task_body(record))
+            await request.respond(200, task_body(record), extra)
         else:
-            await self._respond_in_chunks(request, record, response)
+            await self._respond_in_chunks(request, record, response, extra)
 
-    async def _respond_in_chunks(self, request: Request, record: TaskRecord, response: StoredResponse) -> None:
+    async def _respond_in_chunks(self, request: Request, record: TaskRecord, response: StoredResponse, extra: Headers) -> None:
         """Read a long result twice instead of holding it in memory: the length of its JSON is sent before the JSON."""
         chunks = partial(iter_chunks, self._runtime.response_chunk, record.job.key, response)
         encoding = await measure(chunks(), response.size)
         before, after = split_task_body(record, encoding)
-        await request.start_json(200, len(before) + encoding.length + len(after))
+        await request.start_json(200, len(before) + encoding.length + len(after), extra)
         await request.send({"type": "http.response.body", "body": before, "more_body": True})
         async for chunk in serialize(chunks(), encoding):
             await request.send({"type": "http.response.body", "body": chunk, "more_body": True})

@@ -28,7 +28,7 @@ _IDS: dict[TaskOperation, str] = {
 _PARAMETERS: dict[TaskOperation, tuple[str, ...]] = {
     TaskOperation.CREATE: ("idempotency_key",),
     TaskOperation.LIST: ("task_status", "limit", "offset"),
-    TaskOperation.READ: ("wait",),
+    TaskOperation.READ: ("wait", "prefer_status"),
 }
 
 _BODIES: dict[TaskOperation, _Item] = {

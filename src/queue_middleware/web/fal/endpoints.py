@@ -11,8 +11,10 @@ from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
 from queue_middleware.jobs.ids import is_request_id
 from queue_middleware.jobs.models import CancelOutcome, Headers, Job, JobResult
 from queue_middleware.runtime.runtime import Runtime
+from queue_middleware.web.preferences import VARY, read_preferences
 from queue_middleware.web.request import BodyReader, Endpoint, QueueRequest
 from queue_middleware.web.result_headers import served_headers
+from queue_middleware.web.waiting import WaitingRequests
 
 from . import responses
 from .event_ids import read_resume_point
@@ -28,13 +30,16 @@ Request = QueueRequest[Route]
 class FalEndpoints:
     """Everything that belongs to fal's protocol."""
 
-    def __init__(self, runtime: Runtime, bodies: BodyReader, document: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, runtime: Runtime, bodies: BodyReader, waiting: WaitingRequests, document: Callable[[str], bytes]
+    ) -> None:
         """`document` renders the OpenAPI document of all routes for the URL of the prefix."""
         self._runtime = runtime
         self._render_document = document
         self._settings = runtime.settings
         self._app = runtime.settings.queue_app
-        self._submit_endpoint = SubmitEndpoint(runtime, bodies)
+        self._waiting = waiting
+        self._submit_endpoint = SubmitEndpoint(runtime, bodies, waiting)
         self._logs = LogCache(runtime.logs)
         handlers: dict[Operation, Callable[[Request], Awaitable[None]]] = {
             Operation.SUBMIT: self._submit_endpoint.submit,
@@ -72,10 +77,15 @@ class FalEndpoints:
         job = await self._runtime.job(_request_id(request))
         _check_submitter(request, job)
         request.request_id = job.request_id
+        seconds = read_preferences(request.scope["headers"]).wait
+        if seconds is not None:
+            began = responses.status_of(job)
+            await self._waiting.apply(request, job, seconds, lambda job: responses.status_of(job) != began)
+            job = await self._runtime.job(job.request_id)
         # Read after the job: a job that had ended by then has all its lines.
         entries = await self._logs.get(job) if responses.wants_logs(request.scope["query_string"]) else None
         body = responses.status_body(job, links_of(request, self._settings), entries)
-        await request.respond(200 if responses.is_over(job) else 202, body)
+        await request.respond(200 if responses.is_over(job) else 202, body, VARY)
 
     async def _stream(self, request: Request) -> None:
         request_id = _request_id(request)
@@ -106,8 +116,12 @@ class FalEndpoints:
 
     async def _result(self, request: Request) -> JobResult:
         request_id = _request_id(request)
-        if request.identity is not None:  # also before there is a result: its existence is not for other submitters to learn
-            _check_submitter(request, await self._runtime.job(request_id))
+        seconds = read_preferences(request.scope["headers"]).wait
+        if request.identity is not None or seconds is not None:
+            job = await self._runtime.job(request_id)
+            _check_submitter(request, job)  # also before there is a result: its existence is not for other submitters to learn
+            if seconds is not None:
+                await self._waiting.apply(request, job, seconds, responses.is_over)
         return await self._runtime.result(request_id)
 
     async def _send_stored_response(self, request: Request, result: JobResult) -> None:
@@ -122,6 +136,8 @@ class FalEndpoints:
         kept = served_headers(response.headers, request.scope["headers"], external=result.external)
         headers = [pair for pair in kept if pair[0] != b"x-fal-request-id"]
         headers.append((b"x-fal-request-id", result.job.request_id.encode()))
+        if request.applied:
+            headers += ((b"preference-applied", request.applied), *VARY)
         await request.start(response.status, headers)
         for _ in range(response.chunks):
             await request.send({"type": "http.response.body", "body": chunk, "more_body": True})

@@ -12,6 +12,7 @@ from queue_middleware.jobs.failures import error_type
 from queue_middleware.jobs.models import Headers, Job, JobState
 from queue_middleware.jobs.outcomes import run_time
 from queue_middleware.jobs.struct import Struct
+from queue_middleware.web.preferences import VARY
 
 _MAX_CACHED_BASE = 512
 """Characters. The parts of shorter URLs are cached, because clients poll the same ones."""
@@ -75,7 +76,7 @@ def submitted_body(request_id: str, position: int, links: Links) -> bytes:
 def receipt_body(job: Job, links: Links) -> bytes:
     """The response to a submission whose job may have started or ended: the present status, with the keys of a submission."""
     rest = f'null, "metrics": {json.dumps(_metrics(job))}{_extras_text(job)}, "gateway_request_id": "{job.request_id}"'
-    return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, links, rest)
+    return _body(status_of(job), job.request_id, links, rest)
 
 
 def status_body(job: Job, links: Links, entries: str | None = None) -> bytes:
@@ -85,7 +86,12 @@ def status_body(job: Job, links: Links, entries: str | None = None) -> bytes:
     """
     rest = f'{"null" if entries is None else f"[{entries}]"}, "metrics": {json.dumps(_metrics(job))}'
     rest += _extras_text(job)
-    return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, links, rest)
+    return _body(status_of(job), job.request_id, links, rest)
+
+
+def status_of(job: Job) -> str:
+    """The status in fal's protocol."""
+    return _STATUS.get(job.state, "COMPLETED")
 
 
 def is_over(job: Job) -> bool:
@@ -122,6 +128,7 @@ def error_response(error: QueueError) -> tuple[bytes, Headers]:
     """Body and headers for an error of the queue: `{"detail": …}`, with `error_type` where fal has one for the status."""
     kind = None if isinstance(error, StillInProgress) else _ERROR_TYPES.get(error.status)
     if kind is None:
-        return json.dumps({"detail": error.detail}).encode("ascii"), error.headers
+        headers = (*error.headers, *VARY) if isinstance(error, StillInProgress) else error.headers
+        return json.dumps({"detail": error.detail}).encode("ascii"), headers
     body = json.dumps({"detail": error.detail, "error_type": kind}).encode("ascii")
     return body, (*error.headers, (b"x-fal-error-type", kind.encode("ascii")))

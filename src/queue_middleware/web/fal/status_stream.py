@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from starlette.types import Receive
-
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import Job
 from queue_middleware.runtime.status_feed import Subscription
@@ -52,7 +50,7 @@ class StatusStream:
         if self._request.scope["method"] == "HEAD":
             await self._request.send({"type": "http.response.body", "body": b""})
             return
-        listening = asyncio.get_running_loop().create_task(_disconnected(self._request.receive))
+        listening = asyncio.get_running_loop().create_task(self._request.wait_for_disconnect())
         listening.add_done_callback(self._on_disconnect)
         try:
             await self._send_until_end()
@@ -113,8 +111,3 @@ class StatusStream:
     async def _write(self, data: bytes) -> None:
         # In one chunk: some clients decode each chunk on its own.
         await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

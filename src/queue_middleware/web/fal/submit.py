@@ -7,7 +7,7 @@ from urllib.parse import unquote_plus
 
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES
 from queue_middleware.asgi.mount import read_mount
-from queue_middleware.errors import BadRequest, HeadersTooLarge
+from queue_middleware.errors import BadRequest, HeadersTooLarge, QueueError
 from queue_middleware.jobs.models import Headers, NewJob, StoredRequest, SubmitResult
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
@@ -15,12 +15,15 @@ from queue_middleware.tasks.placeholders import has_placeholder, may_have_placeh
 from queue_middleware.web.auth import client_of
 from queue_middleware.web.idempotency import REPLAYED, IdempotencyKeys
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
+from queue_middleware.web.preferences import NONE, Preferences, read_preferences, without_queue_preferences
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
+from queue_middleware.web.waiting import WaitingRequests
+from queue_middleware.worker.starts import Submission
 
 from .links import links_of
 from .params import SubmitOptions, read_options
-from .responses import Links, receipt_body, submitted_body
+from .responses import Links, is_over, receipt_body, submitted_body
 from .routes import Route
 
 _MAX_CACHED_PATH = 512
@@ -31,9 +34,10 @@ _MAX_CACHED_PATHS = 1024
 class SubmitEndpoint:
     """Stores the submissions of one queue."""
 
-    def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:
+    def __init__(self, runtime: Runtime, bodies: BodyReader, waiting: WaitingRequests) -> None:
         self._runtime = runtime
         self._bodies = bodies
+        self._waiting = waiting
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
         self._keys = IdempotencyKeys(runtime.settings)
@@ -60,24 +64,59 @@ class SubmitEndpoint:
         raw_path = self._calls.get((request.split_path.root, request.route.target)) or self._check_path(request)
         usual = not (parameters or headers.fal_headers)
         options = self._usual_options if usual else self._read_options(headers.fal_headers, parameters)
-        key = None
+        key, preferences = None, NONE
         if headers.noted or self._keys.are_required:
-            key = self._keys.read(headers)
-            self._keys.require(key, request.route.target)
-        try:
-            body = await self._bodies.read(request, headers.lengths)
-            new = self._new_job(request, raw_path, query, options, body)
-            if key is not None:
-                new = new.replace(idempotency_key=await self._keys.make(request, key, raw_path, query, body))
-            submission = await self._runtime.submit(new)
-        finally:
-            self._bodies.done(request)
+            key, preferences = self._read_noted(request)
+        submission = await self._store(request, raw_path, query, options, key)
         try:
             submitted = submission.result
             request.request_id = submitted.request_id
-            await request.respond(200, *_receipt(submitted, links))
+            receipt, extra = _receipt(submitted, links)
+            if preferences is not NONE:
+                submission.close()  # the attempt must not wait for a receipt that waits for the attempt
+                receipt = await self._delayed_receipt(request, preferences, links) or receipt
+            await request.respond(200, receipt, extra)
         finally:
             submission.close()
+
+    async def _store(
+        self, request: QueueRequest[Route], raw_path: bytes, query: bytes, options: SubmitOptions, key: str | None
+    ) -> Submission:
+        """Read the body and store the submission. Nothing keeps the body in memory when this returns."""
+        try:
+            body = await self._bodies.read(request, request.headers.lengths)
+            new = self._new_job(request, raw_path, query, options, body)
+            if key is not None:
+                new = new.replace(idempotency_key=await self._keys.make(request, key, raw_path, query, body))
+            return await self._runtime.submit(new)
+        finally:
+            self._bodies.done(request)
+
+    def _read_noted(self, request: QueueRequest[Route]) -> tuple[str | None, Preferences]:
+        """The idempotency key and the preferences; the latter are removed from what is replayed. Raises `BadRequest`."""
+        headers = request.headers
+        key = self._keys.read(headers)
+        self._keys.require(key, request.route.target)
+        preferences = read_preferences(headers.noted)
+        if preferences is not NONE:
+            request.headers = headers.replace(replayed=without_queue_preferences(headers.replayed))
+        return key, preferences
+
+    async def _delayed_receipt(self, request: QueueRequest[Route], preferences: Preferences, links: Links) -> bytes | None:
+        """Apply the preferences: wait until the request is completed. Returns the receipt with the present status.
+
+        None if the client does not wait, or if the database cannot be read: the submission is stored, so this is no error.
+        """
+        seconds = preferences.wait
+        request.applied = b"respond-async" if preferences.respond_async else b""
+        if seconds is None:
+            return None
+        try:
+            job = await self._runtime.job(request.request_id)
+            await self._waiting.apply(request, job, seconds, is_over)
+            return receipt_body(await self._runtime.job(request.request_id), links)
+        except QueueError:
+            return None
 
     def _check_path(self, request: QueueRequest[Route]) -> bytes:
         """The path of the call with its root path. Raises `UriTooLong`, `BadRequest`, `NotAllowed`."""

@@ -276,6 +276,11 @@ SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_
     (SELECT max(number) FROM log WHERE job_id = job.id)
 FROM json_each(:keys) AS chosen CROSS JOIN job ON job.id = chosen.value;
 
+-- name: changed
+-- A deleted job has no state, so it has changed as well.
+SELECT chosen.value FROM json_each(:keys) AS chosen LEFT JOIN job ON job.id = chosen.value
+WHERE job.state IS NOT :state OR job.attempt IS NOT :attempt;
+
 -- name: result
 -- Before the end the payload is the request, which is not read.
 SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, job.client, job.task,
