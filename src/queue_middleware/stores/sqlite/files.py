@@ -15,6 +15,7 @@ from .connection import LARGEST_WAL, open_connection
 from .disk import mount_table, refuse_network_filesystem
 from .locks import LivenessLock, WriteLock, living_owners, remove_dead_liveness_locks
 from .ownership import adopt, check_application
+from .shared_numbers import SharedNumbers
 from .sql import SQLiteQueries
 from .sql.schema import migrate
 from .wakeup import WakeupPipes
@@ -92,7 +93,7 @@ class Files:
 
         With `application=None` the database of any application is opened.
         """
-        self._held: list[WriteLock | LivenessLock | WakeupPipes] = []
+        self._held: list[WriteLock | LivenessLock | SharedNumbers | WakeupPipes] = []
         try:
             _check_path(path)
             self.write_lock = self._lock(path)
@@ -103,7 +104,9 @@ class Files:
                 self.is_first = not any(living_owners(path))
                 self.liveness = LivenessLock(path, owner)
                 self._held.append(self.liveness)
-            self.wakeup = WakeupPipes(path, owner)
+            self.numbers = SharedNumbers(path)
+            self._held.append(self.numbers)
+            self.wakeup = WakeupPipes(path, owner, self.numbers)
             self._held.append(self.wakeup)
         except (OSError, sqlite3.Error) as error:
             self.close()

@@ -12,12 +12,15 @@ from queue_middleware.errors import QueueError
 from queue_middleware.jobs.store import Topic
 
 from .connection import Connection
+from .shared_numbers import TopicChanges
 from .wakeup import WakeupPipes
 
 _log = logging.getLogger("queue_middleware")
 
 _POLL_INTERVAL = 0.05
 """Seconds between two checks for commits of other processes."""
+_READ_INTERVAL = 0.5
+"""Seconds between two checks that read the database, where shared memory has what other processes announce."""
 _LINGER = 5.0
 """Seconds for which the wakeup pipe stays open after the last listener to `Topic.STATUS` has left: the next often follows."""
 
@@ -25,8 +28,9 @@ _LINGER = 5.0
 class Notifier:
     """The listeners of one process. Only `status_is_wanted` may be used outside of the event loop."""
 
-    def __init__(self, pipes: WakeupPipes) -> None:
+    def __init__(self, pipes: WakeupPipes, changes: TopicChanges) -> None:
         self._pipes = pipes
+        self._changes = changes
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._pipe_task: asyncio.Task[None] | None = None
         self._closed = False
@@ -73,6 +77,15 @@ class Notifier:
         """Whether `Topic.STATUS` has a listener."""
         return bool(self._listeners[Topic.STATUS])
 
+    def publish_commit(self, topics: set[Topic]) -> None:
+        """Call all listeners of these topics, here and in the other processes, after a commit of this process."""
+        self._changes.announce(topics)
+        self.publish(topics)
+
+    def announce(self, topics: Iterable[Topic]) -> None:
+        """Call all listeners of these topics in the other processes only."""
+        self._changes.announce(topics)
+
     def publish(self, topics: Iterable[Topic]) -> None:
         """Call all listeners of these topics. An exception of one listener does not affect the others."""
         for topic in topics:
@@ -83,14 +96,22 @@ class Notifier:
                     _log.exception("a listener to %s failed", topic)
 
     async def poll(self, connection: Connection, known_version: Callable[[], int | None]) -> None:
-        """Detect commits of other processes: `PRAGMA data_version` changes only with the writes of other connections.
+        """Notice the commits of other processes.
 
-        `connection` is the writing one. It is not read if `known_version` returns the version that its transactions have seen.
-        Listeners to `STATUS` are called sooner, through the wakeup pipe.
+        What they announce in shared memory is compared each time. Some changes are not announced: those of other programs, and
+        the last one of a process that is killed between the commit and the announcement. Therefore `PRAGMA data_version`, which
+        changes only with the writes of other connections, is read less often. It is read on `connection`, the writing one;
+        not if `known_version` returns the version that its transactions have seen. Listeners to `STATUS` are called sooner,
+        through the wakeup pipe.
         """
-        seen = None
+        loop = asyncio.get_running_loop()
+        seen, read_at = None, loop.time()
         while True:
             await asyncio.sleep(_POLL_INTERVAL)
+            self.publish(self._changes.changed())
+            if self._all_is_announced and loop.time() < read_at:
+                continue
+            read_at = loop.time() + _READ_INTERVAL
             version = known_version()
             if version is None:
                 try:
@@ -100,6 +121,11 @@ class Notifier:
             if version != seen:
                 seen = version
                 self.publish(Topic)
+
+    @property
+    def _all_is_announced(self) -> bool:
+        """Whether there is shared memory, and a pipe if one is wanted."""
+        return self._changes.are_shared and (self._pipes.is_open or not self.status_is_wanted)
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

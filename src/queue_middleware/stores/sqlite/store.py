@@ -35,6 +35,7 @@ from .location import database_path
 from .locks import make_owner
 from .maintenance import FileMaintenance
 from .notifier import Notifier
+from .shared_numbers import TopicChanges
 from .sql import SQLiteQueries
 from .transaction import SQLiteQueueCounters, SQLiteTransaction
 from .write_guard import WriteGuard
@@ -95,9 +96,9 @@ class SQLiteStore(CommonJobStore):
                 self._lease_connection.open, self.path, self.owner, self._files.renewal_lock, self._write_guard.check
             )
             stack.push_async_callback(run_in_thread, self._lease_connection.close)
-            self._notifier = Notifier(self._files.wakeup)
+            self._notifier = Notifier(self._files.wakeup, TopicChanges(self._files.numbers))
             stack.push_async_callback(self._notifier.close)
-            publish, check = self._notifier.publish, self._file_watch.check
+            publish, check = self._notifier.publish_commit, self._file_watch.check
             self._writer = Writer(
                 self._connection, self._begin, publish, self._on_rollback, check, ONE_BY_ONE, self._free_space
             )
@@ -184,8 +185,8 @@ class SQLiteStore(CommonJobStore):
             connection, now, self.owner, self._lease, boot_time, self._counters, self._routes, self._keeps_logs
         )
         if self._write_guard.refresh_and_check(self._counters, connection) and self._counters.queued:
-            # Only this topic is urgent. With all of them, the listeners of busy processes would read after every commit of
-            # another process; `Notifier.poll` publishes the others soon.
+            # Only this topic is urgent. If the others, which `Notifier.poll` publishes, were published here too, the listeners
+            # of a busy process would read after every commit of another process.
             transaction.topics.add(Topic.WORK)
         if self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
@@ -208,6 +209,7 @@ class SQLiteStore(CommonJobStore):
         except QueueError:
             self._files.liveness.disown()  # this process counts as dead from now on
         self._notifier.publish((Topic.CANCEL,))
+        self._notifier.announce((Topic.WORK, Topic.DELIVERY, Topic.POLL))
 
     # --- leases and maintenance
 

@@ -10,15 +10,14 @@ import asyncio
 import contextlib
 import errno
 import logging
-import mmap
 import os
 import stat
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from .shared_numbers import SharedNumbers
+
 _log = logging.getLogger("queue_middleware")
-_NUMBER = struct.Struct("Q")
 _PAUSE = 0.02
 """Seconds between two notifications of a listener, so that busy processes cost little."""
 
@@ -30,11 +29,12 @@ class WakeupPipes:
     `listen` and `stop_listening` in the event loop, the blocking ones in other threads.
     """
 
-    def __init__(self, database: Path, owner: str) -> None:
+    def __init__(self, database: Path, owner: str, numbers: SharedNumbers) -> None:
         self._database = database
         self._owner = owner
-        self._number = _shared_number(database.with_name(f"{database.name}.lock"))
+        self._numbers = numbers
         self._known = -1
+        self._is_closed = False
         self._others: dict[Path, int] = {}
         self._own: tuple[int, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -44,8 +44,8 @@ class WakeupPipes:
 
     def notify(self) -> None:
         """Write to the pipe of every other process."""
-        number: int = _NUMBER.unpack_from(self._number)[0]
-        if number != self._known and self._find():
+        number = self._numbers.pipes
+        if number != self._known and not self._is_closed and self._find():
             self._known = number
         for path, pipe in list(self._others.items()):
             try:
@@ -106,7 +106,7 @@ class WakeupPipes:
             self._warn_once(error)
             return
         self._own = opened[0], opened[1]
-        self._announce_change()
+        self._numbers.change_pipes()
 
     def _warn_once(self, error: OSError) -> None:
         if not self._is_warned:
@@ -148,14 +148,10 @@ class WakeupPipes:
         if self._own is not None:
             self._path().unlink(missing_ok=True)
             self._close_own()
-            self._announce_change()
+            self._numbers.change_pipes()
 
     def _path(self) -> Path:
         return self._database.with_name(f"{self._database.name}.wakeup-{self._owner}")
-
-    def _announce_change(self) -> None:
-        """Store a new number. It is random, because a counter would need a lock."""
-        self._number[: _NUMBER.size] = os.urandom(_NUMBER.size)
 
     def _close_own(self) -> None:
         if self._own is not None:
@@ -175,20 +171,4 @@ class WakeupPipes:
         self._close_own()
         while self._others:
             os.close(self._others.popitem()[1])
-        if not isinstance(self._number, bytearray):
-            self._number.close()
-            self._number = bytearray(_NUMBER.size)
-        self._known = 0  # so that `notify` does not search for pipes any more
-
-
-def _shared_number(path: Path) -> mmap.mmap | bytearray:
-    """The number in this file; a private one if the file system has no shared memory."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if os.fstat(file).st_size < _NUMBER.size:
-            os.pwrite(file, bytes(_NUMBER.size), 0)  # written, not just extended, so that the disk block exists
-        return mmap.mmap(file, _NUMBER.size)
-    except OSError:
-        return bytearray(_NUMBER.size)
-    finally:
-        os.close(file)
+        self._is_closed = True

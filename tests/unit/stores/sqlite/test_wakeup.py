@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from queue_middleware.stores.sqlite import shared_numbers
 from queue_middleware.stores.sqlite import wakeup as module
+from queue_middleware.stores.sqlite.shared_numbers import SharedNumbers
 from queue_middleware.stores.sqlite.wakeup import WakeupPipes
 from tests.support.queue_client import eventually
 
@@ -40,7 +42,7 @@ async def tower(tmp_path: Path) -> AsyncIterator[Any]:
     made: list[WakeupPipes] = []
 
     def make(owner: str) -> WakeupPipes:
-        made.append(WakeupPipes(tmp_path / "db", owner))
+        made.append(WakeupPipes(tmp_path / "db", owner, SharedNumbers(tmp_path / "db")))
         return made[-1]
 
     yield make
@@ -141,9 +143,11 @@ async def test_the_pipe_of_a_killed_process_is_removed(tower: Any, tmp_path: Pat
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
+from queue_middleware.stores.sqlite.shared_numbers import SharedNumbers
 from queue_middleware.stores.sqlite.wakeup import WakeupPipes
 async def main():
-    pipes = WakeupPipes(Path({str(tmp_path / "db")!r}), "victim")
+    database = Path({str(tmp_path / "db")!r})
+    pipes = WakeupPipes(database, "victim", SharedNumbers(database))
     pipes.create()
     pipes.listen(print)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -191,7 +195,7 @@ async def test_missing_system_features_cause_no_failure(tower: Any, monkeypatch:
     def refuse(*_: object) -> None:
         raise OSError("not here")
 
-    monkeypatch.setattr(module.os if missing == "mkfifo" else module.mmap, missing, refuse)
+    monkeypatch.setattr(module.os if missing == "mkfifo" else shared_numbers.mmap, missing, refuse)
     one, other = tower("one"), tower("other")
     ear = Ear()
     start_listening(one, ear)
@@ -212,7 +216,7 @@ async def test_notify_after_close_does_nothing(tower: Any) -> None:
 async def test_a_pipe_that_could_not_be_created_leaves_nothing_and_is_created_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacking: str
 ) -> None:
-    pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me")
+    pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me", SharedNumbers(tmp_path / "queue.sqlite3"))
     before, opened, real = _open_files(), 0, os.open
 
     def scarce(*arguments: Any, **more: Any) -> int:
@@ -242,7 +246,7 @@ async def test_a_symbolic_link_in_place_of_a_pipe_is_not_followed(tmp_path: Path
     os.mkfifo(other)
     (tmp_path / "queue.sqlite3.wakeup-me.new").symlink_to(other)
     (tmp_path / "queue.sqlite3.wakeup-linked").symlink_to(other)
-    pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me")
+    pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me", SharedNumbers(tmp_path / "queue.sqlite3"))
     before = _open_files()
     start_listening(pipes, lambda: None)
     assert (tmp_path / "queue.sqlite3.wakeup-me").is_fifo()
