@@ -79,20 +79,32 @@ def outline(event: Any) -> tuple[Any, ...]:
     return type(event).__name__, *map(repr, values.values())
 
 
-async def run(database: Path) -> tuple[list[Any], list[Any]]:
+def below(root: str, app: QueueMiddleware) -> Any:
+    """The application as a server calls it that has this root path, and puts it before the path."""
+
+    async def server(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "root_path": root, "path": root + scope["path"], "raw_path": root.encode() + scope["raw_path"]}
+        await app(scope, receive, send)
+
+    return server
+
+
+async def run(database: Path, root: str) -> tuple[list[Any], list[Any]]:
     recorder = EventRecorder()
     options: dict[str, Any] = {"min_free_disk": 0, "max_attempts": 1, "observers": [recorder]}
     app = QueueMiddleware(http_only(application), database=database, **options)
-    async with connected(app) as queue:
+    async with connected(below(root, app)) as queue:
         results = [await observe(queue, call) for call in CALLS * 2]
     return results, [outline(event) for event in recorder.events if hasattr(event, "request_id")]
 
 
 @pytest.mark.parametrize("course", ["plain"], indirect=True)
-async def test_both_courses_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, course: str) -> None:
-    plain, plain_events = await run(create_empty_database(tmp_path / "plain.sqlite3"))
+@pytest.mark.parametrize("root", ["", "/api"])
+async def test_both_courses_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, course: str) -> None:
+    plain, plain_events = await run(create_empty_database(tmp_path / "plain.sqlite3"), root)
     take_unusual_course(monkeypatch)
-    unusual, unusual_events = await run(create_empty_database(tmp_path / "unusual.sqlite3"))
+    unusual, unusual_events = await run(create_empty_database(tmp_path / "unusual.sqlite3"), root)
     for of_plain, of_unusual in zip(plain, unusual, strict=True):
         assert of_plain == of_unusual
     assert plain_events == unusual_events

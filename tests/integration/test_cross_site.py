@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.database_template import create_empty_database
 from tests.support.provider_server import Call, FakeProvider, Reply, providing
 from tests.support.queue_client import Queue, eventually, serving, stored_jobs
 from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
@@ -23,6 +25,14 @@ async def page(scope: Message, receive: Receive, send: Send) -> None:
     await respond(send, b"<script>alert(1)</script>", 200, COOKIE)
 
 
+@pytest.fixture(scope="module")
+async def refusing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Queue, Path]]:
+    """One queue and its database, for the tests in which it refuses everything."""
+    database = create_empty_database(tmp_path_factory.mktemp("refusing") / "queue.sqlite3")
+    async with serving(http_only(page), database) as queue:
+        yield queue, database
+
+
 SUBMISSIONS = [
     ("POST", "/submit/x"), ("PUT", "/submit/x"), ("PATCH", "/submit/x"), ("DELETE", "/submit/x"), ("POST", "/submit"),
     ("POST", "/run/o/a"), ("POST", "/run/o/a/x"), ("POST", "/run/workflows/o/a/x"), ("POST", "/run/123-demo"),
@@ -36,32 +46,36 @@ CANCELS = [
 
 @pytest.mark.parametrize("sent", [FORM, OLD_FORM], ids=["form", "old-form"])
 @pytest.mark.parametrize(("method", "route"), [*SUBMISSIONS, *CANCELS])
-async def test_fals_routes_refuse_in_fals_format(database: Path, method: str, route: str, sent: dict[str, str]) -> None:
-    async with serving(http_only(page), database) as queue:
-        response = await queue.client.request(method, f"/fal/queue{route.format(UNKNOWN)}", headers=sent, content=b"{}")
-        assert (response.status_code, list(response.json())) == (403, ["detail"])
-        assert "cors_origins" in response.json()["detail"]
-        assert stored_jobs(database) == 0
+async def test_fals_routes_refuse_in_fals_format(
+    refusing: tuple[Queue, Path], method: str, route: str, sent: dict[str, str]
+) -> None:
+    queue, database = refusing
+    response = await queue.client.request(method, f"/fal/queue{route.format(UNKNOWN)}", headers=sent, content=b"{}")
+    assert (response.status_code, list(response.json())) == (403, ["detail"])
+    assert "cors_origins" in response.json()["detail"]
+    assert stored_jobs(database) == 0
 
 
 @pytest.mark.parametrize(
     ("method", "route"), [("GET", "/submit/x"), ("GET", "/submit"), ("GET", "/run/o/a/x"), ("GET", "/run/o/a")]
 )
 @pytest.mark.parametrize("dest", ["document", "image", "script", "iframe"])
-async def test_links_and_images_submit_nothing(database: Path, method: str, route: str, dest: str) -> None:
-    async with serving(http_only(page), database) as queue:
-        response = await queue.client.request(method, f"/fal/queue{route}", headers={**LINK, "sec-fetch-dest": dest})
-        assert response.status_code == 403
-        assert stored_jobs(database) == 0
+async def test_links_and_images_submit_nothing(refusing: tuple[Queue, Path], method: str, route: str, dest: str) -> None:
+    queue, database = refusing
+    response = await queue.client.request(method, f"/fal/queue{route}", headers={**LINK, "sec-fetch-dest": dest})
+    assert response.status_code == 403
+    assert stored_jobs(database) == 0
 
 
 @pytest.mark.parametrize("route", ["/v1/tasks", f"/v1/tasks/{UNKNOWN}/cancel", f"/v1/signals/{'0' * 64}"])
 @pytest.mark.parametrize("sent", [FORM, OLD_FORM], ids=["form", "old-form"])
-async def test_asyncqueues_routes_refuse_in_asyncqueues_format(database: Path, route: str, sent: dict[str, str]) -> None:
-    async with serving(http_only(page), database) as queue:
-        response = await queue.client.post(f"/fal/queue{route}", headers=sent, json={"targetUrl": "/x"})
-        assert (response.status_code, list(response.json())) == (403, ["error"])
-        assert stored_jobs(database) == 0
+async def test_asyncqueues_routes_refuse_in_asyncqueues_format(
+    refusing: tuple[Queue, Path], route: str, sent: dict[str, str]
+) -> None:
+    queue, database = refusing
+    response = await queue.client.post(f"/fal/queue{route}", headers=sent, json={"targetUrl": "/x"})
+    assert (response.status_code, list(response.json())) == (403, ["error"])
+    assert stored_jobs(database) == 0
 
 
 async def test_at_a_host_of_the_queue_too(database: Path) -> None:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from queue_middleware import QueueMiddleware, current_job
+from tests.support.database_template import create_empty_database
 from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import Queue, client_of, connected, eventually, serving
 from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
@@ -71,6 +72,21 @@ class Tasks:
 async def tasking(database: Path, app: Any = None, **options: Any) -> AsyncIterator[Tasks]:
     async with serving(http_only(app or _echo), database, **{**OPEN, **options}) as queue:
         yield Tasks(queue)
+
+
+@pytest.fixture(scope="module")
+async def refusing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tasks]:
+    """One service for the tests in which it refuses everything."""
+    async with tasking(create_empty_database(tmp_path_factory.mktemp("refusing") / "queue.sqlite3")) as tasks:
+        yield tasks
+
+
+@pytest.fixture(scope="module")
+async def restricted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tasks]:
+    """The same for a service that accepts few paths."""
+    database = create_empty_database(tmp_path_factory.mktemp("restricted") / "queue.sqlite3")
+    async with tasking(database, paths="/work*, /x*") as tasks:
+        yield tasks
 
 
 async def _echo(scope: Message, receive: Receive, send: Send) -> None:
@@ -205,9 +221,8 @@ async def test_redirects_are_limited(database: Path) -> None:
         ("/" + "x" * 2048, 414, "longer"),
     ],
 )
-async def test_targets_that_are_refused(database: Path, target: str, status: int, error: str) -> None:
-    async with tasking(database, paths="/work*, /x*") as tasks:
-        assert error in await tasks.refused(status, targetUrl=target)
+async def test_targets_that_are_refused(restricted: Tasks, target: str, status: int, error: str) -> None:
+    assert error in await restricted.refused(status, targetUrl=target)
 
 
 async def test_without_task_targets_no_host_is_called(database: Path) -> None:
@@ -601,9 +616,8 @@ async def test_without_api_keys_tasks_cannot_be_listed(database: Path) -> None:
         ({"targetUrl": "/", "pollConfig": {"urlTemplate": "x"}}, "pollConfig: "),
     ],
 )
-async def test_invalid_fields_are_named(database: Path, fields: dict[str, Any], error: str) -> None:
-    async with tasking(database) as tasks:
-        assert error in await tasks.refused(**fields)
+async def test_invalid_fields_are_named(refusing: Tasks, fields: dict[str, Any], error: str) -> None:
+    assert error in await refusing.refused(**fields)
 
 
 async def test_a_body_that_is_not_a_task(database: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
-import pytest
+from .test_docs import PAGES, ROOT, problems
 
-from .test_docs import PAGES, ROOT, name
-
+ALL_PAGES = [*PAGES, ROOT / "benchmarks" / "README.md"]
 _PEOPLE = "he|him|his|whoever|somebody|nobody|anybody|everybody"
 _SPEECH = "tells?|told|hears"
 _PHRASES = (
@@ -36,14 +36,12 @@ def banned_words(text: str) -> list[str]:
     return [f"line {number}: {found[0]}" for number, line in lines for found in BANNED.finditer(line)]
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
-def test_a_page_has_no_banned_words(page: Path) -> None:
-    assert banned_words(prose(page.read_text())) == []
+def test_pages_have_no_banned_words() -> None:
+    assert problems(ALL_PAGES, lambda page: banned_words(prose(page.read_text()))) == {}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
-def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
-    assert OFF_THE_GLOSSARY.findall(prose(page.read_text())) == []
+def test_pages_use_the_words_of_the_glossary() -> None:
+    assert problems(ALL_PAGES, lambda page: OFF_THE_GLOSSARY.findall(prose(page.read_text()))) == {}
 
 
 def test_code_and_quotations_may_say_what_they_say() -> None:
@@ -55,11 +53,25 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=name)
-def test_docstrings_and_texts_have_no_banned_words(source: Path) -> None:
-    texts = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Constant)]
-    found = [(text.lineno, banned_words(prose(text.value))) for text in texts if isinstance(text.value, str)]
-    assert [place for place in found if place[1]] == []
+@cache
+def nodes(source: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source.read_text())))
+
+
+def texts(source: Path) -> list[tuple[int, str]]:
+    """Docstrings and other texts with their lines."""
+    constants = [node for node in nodes(source) if isinstance(node, ast.Constant)]
+    return [(node.lineno, node.value) for node in constants if isinstance(node.value, str)]
+
+
+def test_docstrings_and_texts_have_no_banned_words() -> None:
+    assert (
+        problems(
+            SOURCES,
+            lambda source: [(line, words) for line, text in texts(source) if (words := banned_words(prose(text)))],
+        )
+        == {}
+    )
 
 
 BRITISH = re.compile(
@@ -79,17 +91,16 @@ def british_words(text: str) -> list[str]:
     return [word for word in words if not _WITH_S.fullmatch(word)]
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
-def test_the_spelling_of_a_page_is_american(page: Path) -> None:
-    assert british_words(prose(page.read_text())) == []
+def test_the_spelling_of_pages_is_american() -> None:
+    assert problems(ALL_PAGES, lambda page: british_words(prose(page.read_text()))) == {}
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=name)
-def test_the_spelling_of_docstrings_is_american(source: Path) -> None:
-    docstrings = [
-        ast.get_docstring(node) or "" for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, _DOCUMENTED)
-    ]
-    assert british_words(prose("\n".join(docstrings))) == []
+def docstrings(source: Path) -> str:
+    return "\n".join(ast.get_docstring(node) or "" for node in nodes(source) if isinstance(node, _DOCUMENTED))
+
+
+def test_the_spelling_of_docstrings_is_american() -> None:
+    assert problems(SOURCES, lambda source: british_words(prose(docstrings(source)))) == {}
 
 
 def test_british_words_are_found() -> None:
@@ -108,9 +119,8 @@ def lines_with_two_sentences(text: str) -> list[str]:
     return [line for line in lines if _SECOND_SENTENCE.search(line)]
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
-def test_a_line_holds_one_sentence(page: Path) -> None:
-    assert lines_with_two_sentences(page.read_text()) == []
+def test_a_line_holds_one_sentence() -> None:
+    assert problems(ALL_PAGES, lambda page: lines_with_two_sentences(page.read_text())) == {}
 
 
 def test_lines_with_two_sentences_are_found() -> None:
@@ -118,6 +128,5 @@ def test_lines_with_two_sentences_are_found() -> None:
     assert lines_with_two_sentences(text) == ["**One.** Two.", "One ([page]). Two."]
 
 
-@pytest.mark.parametrize("source", sorted((ROOT / "src").rglob("*.sql")), ids=name)
-def test_comments_in_sql_have_no_banned_words(source: Path) -> None:
-    assert banned_words(prose(source.read_text())) == []
+def test_comments_in_sql_have_no_banned_words() -> None:
+    assert problems((ROOT / "src").rglob("*.sql"), lambda source: banned_words(prose(source.read_text()))) == {}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from queue_middleware import Settings
 
-from .test_docs import PAGES, ROOT, name
+from .test_docs import PAGES, ROOT, name, problems
 
 PACKAGE = ROOT / "src" / "queue_middleware"
 TOP_FOLDERS = ("src", "tests", "docs", "examples", "benchmarks", ".ci")
@@ -40,6 +42,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _TESTS = re.compile(r"test_\w+\.py")
 
 
+@cache
 def code_in(page: Path) -> list[str]:
     """What the page has between backticks, each once, without its code blocks and without what 0036 calls old."""
     text = _FENCE.sub("", page.read_text())
@@ -125,28 +128,31 @@ def unknown_identifiers(text: str) -> list[str]:
     parts = re.split(r"[./]", found[0])
     if len(parts) == 1 and not re.search(r"_|[a-z][A-Z]|^[A-Z][a-z]", parts[0]):
         return []
-    return [part for part in parts if part not in identifiers() | VARIABLES | FOREIGN]
+    return [part for part in parts if not (part in identifiers() or part in VARIABLES or part in FOREIGN)]
 
 
-@pytest.mark.parametrize("page", CHECKED, ids=name)
-def test_every_path_and_object_of_the_package_exists(page: Path) -> None:
-    assert [text for text in code_in(page) if is_missing_path(text) or is_missing_object(text)] == []
+def found_in_code(is_wrong: Callable[[str], Any]) -> Callable[[Path], list[str]]:
+    return lambda page: [text for text in code_in(page) if is_wrong(text)]
 
 
-@pytest.mark.parametrize("page", CHECKED, ids=name)
-def test_every_identifier_is_in_the_source(page: Path) -> None:
-    assert {text: unknown for text in code_in(page) if (unknown := unknown_identifiers(text))} == {}
+def test_every_path_and_object_of_the_package_exists() -> None:
+    assert problems(CHECKED, found_in_code(lambda text: is_missing_path(text) or is_missing_object(text))) == {}
 
 
-@pytest.mark.parametrize("page", ABOUT_THE_SOURCE, ids=name)
-def test_every_object_of_a_module_exists(page: Path) -> None:
-    assert [text for text in code_in(page) if is_missing_in_module(text)] == []
+def test_every_identifier_is_in_the_source() -> None:
+    assert problems(CHECKED, found_in_code(unknown_identifiers)) == {}
 
 
-@pytest.mark.parametrize("page", CHECKED, ids=name)
-def test_every_module_that_a_command_runs_exists(page: Path) -> None:
-    commands = re.findall(r"python -m ((?:benchmarks|examples|queue_middleware)[\w.]*)", page.read_text())
-    assert [module for module in commands if importlib.util.find_spec(module.rstrip(".")) is None] == []
+def test_every_object_of_a_module_exists() -> None:
+    assert problems(ABOUT_THE_SOURCE, found_in_code(is_missing_in_module)) == {}
+
+
+def test_every_module_that_a_command_runs_exists() -> None:
+    def missing(page: Path) -> list[str]:
+        commands = re.findall(r"python -m ((?:benchmarks|examples|queue_middleware)[\w.]*)", page.read_text())
+        return [module for module in commands if importlib.util.find_spec(module.rstrip(".")) is None]
+
+    assert problems(CHECKED, missing) == {}
 
 
 def test_no_exception_is_left_over() -> None:

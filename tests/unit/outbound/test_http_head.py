@@ -10,6 +10,11 @@ from hypothesis import strategies as st
 from queue_middleware.jobs.models import Headers
 from queue_middleware.outbound.http_head import Request, parse_response_head
 
+pytestmark = [  # the unusual course has no use for what is tested here
+    pytest.mark.usefixtures("course"),
+    pytest.mark.parametrize("course", ["plain"], indirect=True),
+]
+
 HOST = (b"host", b"example.com")
 VALUES = st.binary(max_size=30).map(lambda value: value.strip())
 NAMES = st.sampled_from([b"x-a", b"content-type", b"X-Upper", b"a b", b"", b"host", b"connection", b"expect", b"upgrade"])
