@@ -53,24 +53,24 @@ class Replay:
     `owner` is a weak reference: the application may keep the channels for longer than the attempt lasts.
     """
 
-    # Values that most calls never change are class attributes: one object is made for every request.
-    is_complete = False
-    is_disconnected = False
-    _ended: asyncio.Event | None = None
-    _storing: asyncio.Lock | None = None
-    _status: int | None = None
-    _declared: int | None = None
-    _headers: Headers = ()
-    _buffered = 0
-    _size = 0
-    _chunks = 0
-    _secret: bytes | None = None
+    __slots__ = (
+        "_body", "_buffered", "_chunks", "_declared", "_ended", "_headers", "_limit", "_owner", "_pieces", "_secret", "_size",
+        "_status", "_storing", "is_complete", "is_disconnected",
+    )  # fmt: skip
 
     def __init__(self, request: StoredRequest, limit: int, owner: Callable[[], ReplayOwner | None]) -> None:
         self._body: bytes | None = request.body
         self._limit = limit
         self._owner = owner
         self._pieces: list[bytes] = []
+        self.is_complete = self.is_disconnected = False
+        self._ended: asyncio.Event | None = None
+        self._storing: asyncio.Lock | None = None
+        self._status: int | None = None
+        self._declared: int | None = None
+        self._headers: Headers = ()
+        self._buffered = self._size = self._chunks = 0
+        self._secret: bytes | None = None
 
     def redact(self, secret: str) -> None:
         """Replace a secret, an ASCII text, by asterisks of the same length wherever it appears in the response."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -58,7 +58,7 @@ class WorkerContext:
         task = self.worker_task
         return task is None or task.done() or task.cancelling() > 0
 
-    def create_task(self, work: Coroutine[Any, Any, None], on_defect: Callable[[Exception], None]) -> asyncio.Task[None]:
+    def create_task(self, work: Awaitable[None], on_defect: Callable[[Exception], None]) -> asyncio.Task[None]:
         """Run `work` in a task; an exception of it is passed to `on_defect`."""
 
         async def run() -> None:

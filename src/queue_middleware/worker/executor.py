@@ -6,9 +6,8 @@ import asyncio
 import math
 import os
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from contextvars import Context
-from typing import Any
 
 from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in_wsgi_bridge, invoke
 from queue_middleware.asgi.replay import NoResponse, Replay, ResponseTooLarge
@@ -39,32 +38,34 @@ class JobExecutor:
     replay) and every timer refers to it weakly, so that it is freed without the garbage collector when it is over.
     """
 
-    # Defaults that most attempts never change are in the class: an executor is made for every request.
-    is_settled = False
-    """Whether the end of the attempt is committed, or is being committed."""
-    abort_reason: AbortReason | None = None
-    _task: asyncio.Task[None] | None = None
-    _call: CancellableCall | None = None
-    _session: TaskSession | None = None
-    _log: LogBuffer | None = None
-    _settling: asyncio.Task[None] | None = None
-    _is_committing = False
-    _has_returned = False
-    _deadline = math.inf
+    __slots__ = (
+        "__weakref__", "_call", "_completer", "_context", "_deadline", "_has_returned", "_is_committing", "_limit", "_log",
+        "_outcome", "_replay", "_session", "_settling", "_slots", "_task", "_weak_self", "abort_reason", "claim", "is_settled",
+        "since",
+    )  # fmt: skip
     _outcome: StoredResponse | Failure
 
     def __init__(self, claim: Claim, context: WorkerContext, completer: JobCompleter, slots: JobSlots[JobExecutor]) -> None:
         self._context = context
         self._completer = completer
         self._slots = slots
+        self.is_settled = False
+        """Whether the end of the attempt is committed, or is being committed."""
+        self.abort_reason: AbortReason | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._call: CancellableCall | None = None
+        self._session: TaskSession | None = None
+        self._log: LogBuffer | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._is_committing = self._has_returned = False
+        self._deadline = math.inf
         self.since = context.loop.time()
         """When it was claimed, then when it began; by the event loop's clock."""
         self._limit = context.settings.request_timeout
         if claim.task is not None:
             self._session = session = TaskSession(claim, claim.task, context)
             claim = session.claim
-            # A task may ask for less time than the operator allows, but not for more.
-            self._limit = min(session.task.spec.timeout or self._limit, self._limit)
+            self._limit = session.time_limit
         self.claim = claim
         self._weak_self = weakref.ref(self)
         self._replay = Replay(claim.request, context.settings.max_response_body, self._weak_self)
@@ -159,7 +160,7 @@ class JobExecutor:
         else:
             self._on_final(result)
 
-    def _settle_in_task(self, settling: Coroutine[Any, Any, None]) -> None:
+    def _settle_in_task(self, settling: Awaitable[None]) -> None:
         self._settling = self._context.create_task(settling, self._on_defect)
 
     def _on_defect(self, defect: Exception) -> None:
@@ -239,11 +240,11 @@ class JobExecutor:
 
     def check_deadline(self, now: float) -> None:
         """Called periodically: end a call that takes too long, and free the slot of background work that does not end."""
-        if now < self._deadline:
-            return
+        if now < self._deadline or self._is_committing:
+            return  # an outcome that is not yet stored needs the lease, which only a slot renews
         if not self.is_settled:
             self.abort(AbortReason.TIMEOUT)
-        elif not self._is_committing:  # an outcome that is not yet stored needs the lease, which only a slot renews
+        else:
             self._context.emit(SlotStuck(self.claim.request_id, now - self.since))
             self._deadline = math.inf
             self._slots.vacate(self, still_running=True)
@@ -262,14 +263,13 @@ class JobExecutor:
     def cancel_call(self) -> bool:
         """Cancel what can be cancelled; False for a call inside a WSGI bridge, which never can."""
         task, call = self._task, self._call
-        if task is None or task.done():
-            return True
-        if in_wsgi_bridge(self.claim.request_id):
-            return False
-        if call is not None and call.in_thread():
-            call.cancel_next()
-        else:
-            task.cancel()
+        if task is not None and not task.done():
+            if in_wsgi_bridge(self.claim.request_id):
+                return False
+            if call is not None and call.in_thread():
+                call.cancel_next()
+            else:
+                task.cancel()
         return True
 
     def settle_unended(self) -> None:

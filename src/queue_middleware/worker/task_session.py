@@ -26,6 +26,9 @@ class TaskSession:
         self.task = task
         self.claim = claim.replace(request=resolved.request)
         """The claim, with the callback URL in place of its placeholders."""
+        # A task may ask for less time than the operator allows, but not for more.
+        limit = context.settings.request_timeout
+        self.time_limit = min(task.spec.timeout or limit, limit)
         self._app = resolved.app
         self.secret = resolved.callback_id
         """The callback id, once this process has computed it; it must not be stored anywhere."""
