@@ -145,19 +145,21 @@ class Dispatcher:
         """Give back the slot, even before the outcome is stored. May be called repeatedly."""
         if not self._slots.give_back(delivery, quick=quick):
             return
+        # The next claim begins when nothing waits any more, so that it starts many at once.
+        if self._waiting and self._loop.is_working and self._start_waiting():
+            return
         self._freed_hosts.add(delivery.host)
         if self._full or delivery.host in self._limited_hosts:
             self._loop.wake()
-        if self._waiting and self._loop.is_working:
-            self._start_waiting()
 
-    def _start_waiting(self) -> None:
+    def _start_waiting(self) -> bool:
         """Start the first waiting delivery for which the slot that became free is the one that it needs."""
         for token, (delivery, result) in self._waiting.items():
             if self._slots.begin(delivery):
                 del self._waiting[token]
                 self._spawn(delivery, result)
-                return
+                return True
+        return False
 
     def _withdraw(self, host: str | None = None) -> list[int]:
         """Let nothing start that waits for a slot of this host, or of any. Returns the tokens, which are to be released."""
