@@ -36,15 +36,18 @@ At least those of one flow; while deliveries to the host arrive, more, so that a
 """
 
 _MAX_AT_FLOW, _MAX_AT_HOST = FLOW_LIMITS[ReceiverHealth.HEALTHY], HOST_LIMITS[ReceiverHealth.HEALTHY]
-AHEAD = 16
+AHEAD = 64
 """Deliveries of one flow that are claimed while all its slots are taken, if its responses are quick.
 
-A claim takes as long as several quick responses. Without this, most slots would be free most of the time.
+A claim takes as long as several quick responses, so without this most slots would be free most of the time; and one claim of
+many costs much less than many claims.
 """
+AHEAD_SHARE = 0.5
+"""Share of the slots of a process up to which deliveries are claimed ahead, so that those of other flows are never delayed."""
 MAX_CLAIM = _MAX_AT_FLOW + AHEAD
 """Deliveries of one flow that one claim starts, at most."""
 QUICK_SECONDS = 0.1
-"""Seconds within which a response is quick: what is claimed ahead waits for about as long, and no other process can send it."""
+"""Seconds within which a response is quick. What is claimed ahead waits for a few of them, and no other process can send it."""
 
 
 class DueFlow(Struct, frozen=True):
@@ -108,7 +111,7 @@ def submitter_of_flow(flow: str) -> str:
 
 
 class DispatchSlots:
-    """The deliveries that this process has claimed, at most `limit`. Most of them are running attempts; some wait for a slot."""
+    """The deliveries that this process has claimed, at most `limit`: running attempts, and those that wait for a slot."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -127,11 +130,15 @@ class DispatchSlots:
         if len(self._claimed) >= self._limit:
             return None
         unproven = max(0, self._max_unproven - self._unproven)
-        return Capacity(self._limit - len(self._claimed), unproven, dict(self._at_flow.claimed), frozenset(self._quick))
+        quick = frozenset(self._quick if self._may_claim_ahead() else ())
+        return Capacity(self._limit - len(self._claimed), unproven, dict(self._at_flow.claimed), quick)
+
+    def _may_claim_ahead(self) -> bool:
+        return len(self._claimed) < self._limit * AHEAD_SHARE
 
     def has_room(self, flow: str, host: str) -> bool:
         """Whether one more may be claimed of a healthy flow and host."""
-        ahead = AHEAD if flow in self._quick else 0
+        ahead = AHEAD if flow in self._quick and self._may_claim_ahead() else 0
         return (
             len(self._claimed) < self._limit
             and self._at_flow.claimed[flow] < _MAX_AT_FLOW + ahead

@@ -26,7 +26,7 @@ from .models import (
 
 
 class DirectSender(Protocol):
-    """Sends webhooks that are claimed in the transaction that completes their jobs. Its methods are called in the event loop."""
+    """Sends webhooks that are claimed in the transaction that completes their jobs. Called in the event loop."""
 
     def reserve(self, claim: Claim, response: StoredResponse) -> DeliveryClaim | None:
         """Take a slot for the webhook of a job that is about to be completed. None if it has to wait for `WebhookStore.claim`.

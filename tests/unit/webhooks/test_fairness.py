@@ -98,13 +98,29 @@ def test_there_is_no_capacity_when_all_slots_are_taken():
 
 
 def test_more_than_the_limit_is_claimed_of_a_quick_flow_while_it_and_its_host_are_healthy():
-    quick = Capacity(100, 100, {"g": 16, "n": 1, "h": 16}, frozenset({"g", "n", "h"}))
-    failing_host = DueFlow("h", ReceiverHealth.HEALTHY, 40, "h", ReceiverHealth.FAILING)
-    shares = allocate(quick, [good("g", 40), new("n", 5), failing_host])
+    quick = Capacity(200, 200, {"g": 16, "n": 1, "h": 16}, frozenset({"g", "n", "h"}))
+    failing_host = DueFlow("h", ReceiverHealth.HEALTHY, 200, "h", ReceiverHealth.FAILING)
+    shares = allocate(quick, [good("g", 200), new("n", 5), failing_host])
     assert (shares.by_flow, shares.limited_hosts) == ({"g": AHEAD}, {"g", "n", "h"})
-    many = {f"g {number}": 16 for number in range(3)}
-    flow = DueFlow("g 0", ReceiverHealth.HEALTHY, 40, "g")
-    assert allocate(Capacity(100, 100, many, frozenset(many)), [flow]).by_flow == {}, "the limit of a host, and as many again"
+
+
+def test_a_host_is_claimed_ahead_only_as_far_as_one_flow():
+    busy = {f"g {number}": 16 for number in range((HOST_LIMITS[ReceiverHealth.HEALTHY] + AHEAD) // 16)}
+    flow = DueFlow("g 0", ReceiverHealth.HEALTHY, 200, "g")
+    assert allocate(Capacity(200, 200, busy, frozenset(busy)), [flow]).by_flow == {}
+
+
+def test_nothing_is_claimed_ahead_when_half_of_the_slots_are_taken():
+    slots, flow = DispatchSlots(40), "a.example me"
+    slots.take(delivery(0, flow))
+    slots.give_back(delivery(0, flow), quick=True)
+    taken = 0
+    while slots.has_room(flow, "a.example"):
+        taken += 1
+        slots.take(delivery(taken, flow))
+    free = slots.free()
+    assert free is not None
+    assert (taken, free.limit, free.quick) == (20, 20, frozenset())
 
 
 def test_attempts_begin_only_within_the_limits_of_flow_and_host():
