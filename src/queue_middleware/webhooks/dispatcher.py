@@ -11,26 +11,18 @@ from functools import partial
 from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage
-from queue_middleware.events import (
-    CircuitClosed,
-    CircuitOpened,
-    Delivered,
-    DeliveryDead,
-    DeliveryFailed,
-    Emit,
-    ErrorStreak,
-    ServiceError,
-)
+from queue_middleware.events import Emit, ErrorStreak, ServiceError
 from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.outbound.client import HTTPClient, Response
 
 from .body import ResultExpired, is_long
 from .circuit import AttemptOutcome
-from .fairness import QUICK_SECONDS, DispatchSlots, submitter_of_flow
+from .fairness import QUICK_SECONDS, DispatchSlots
 from .message import MessageBuilder
-from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, Settled, receiver_host
-from .retry import AttemptDecision, decide_error, decide_response, error_for_status
+from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, receiver_host
+from .reporting import report_attempt
+from .retry import AttemptDecision, decide_error, decide_response
 from .store import WebhookStore
 
 LIMIT = 256
@@ -272,42 +264,7 @@ class Dispatcher:
             )
         )
         if settled:
-            self._emit_attempt(delivery, attempt, decision, settled)
-            self._emit_circuits(delivery, settled)
-
-    # --- events
-
-    def _emit_attempt(
-        self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision, settled: Settled
-    ) -> None:
-        ids = delivery.id, delivery.request_id, delivery.kind, delivery.host, delivery.attempt
-        if attempt.error is None:
-            self._emit(Delivered(*ids, attempt.status, attempt.duration))
-        else:
-            # A superseded event is not tried again, and nothing is lost.
-            retry_in = None if settled.superseded else decision.retry_in
-            error = _without_redirect_target(attempt.status, attempt.error)
-            self._emit(DeliveryFailed(*ids, attempt.status, error, attempt.duration, retry_in))
-            if decision.retry_in is None:
-                self._emit(DeliveryDead(*ids, error))
-        for other in settled.given_up:
-            error = "its host has been failing for as long as the whole schedule takes"
-            self._emit(DeliveryDead(other.id, other.request_id, other.kind, other.host, other.attempt, error))
-
-    def _emit_circuits(self, delivery: DeliveryClaim, settled: Settled) -> None:
-        """One event at most: for the whole host if its circuit changed, otherwise for the flow."""
-        for change, submitter in ((settled.host_change, None), (settled.flow_change, submitter_of_flow(delivery.flow))):
-            if change is not None and ReceiverHealth.OPEN in change:
-                if change[1] is ReceiverHealth.OPEN:
-                    self._emit(CircuitOpened(delivery.host, settled.pause, submitter))
-                else:
-                    self._emit(CircuitClosed(delivery.host, submitter))
-                return
-
-
-def _without_redirect_target(status: int | None, error: str) -> str:
-    """The error for observers and the log: a redirect often leads to the URL of the webhook itself, with a slash or https."""
-    return error if status is None else error_for_status(status) or error
+            report_attempt(self._emit, delivery, attempt, decision.retry_in, settled)
 
 
 def _default_limit() -> int:
