@@ -5,31 +5,24 @@ from __future__ import annotations
 import resource
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage
-from queue_middleware.events import (
-    CircuitClosed,
-    CircuitOpened,
-    Delivered,
-    DeliveryDead,
-    DeliveryFailed,
-    Emit,
-    ErrorStreak,
-    ServiceError,
-)
+from queue_middleware.events import Emit, ErrorStreak, ServiceError
 from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.outbound.client import HTTPClient, Response
 
 from .body import ResultExpired, is_long
-from .fairness import DispatchSlots, submitter_of_flow
+from .circuit import AttemptOutcome
+from .fairness import QUICK_SECONDS, DispatchSlots
 from .message import MessageBuilder
-from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, Settled, receiver_host
-from .retry import AttemptDecision, decide_error, decide_response, error_for_status
+from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, receiver_host
+from .reporting import report_attempt
+from .retry import AttemptDecision, decide_error, decide_response
 from .store import WebhookStore
 
 LIMIT = 256
@@ -75,12 +68,17 @@ class Dispatcher:
         self._limited_hosts: frozenset[str] = frozenset()
         self._freed_hosts: set[str] = set()
         """Hosts of the slots that became free since the last claim began."""
+        self._waiting: dict[int, tuple[DeliveryClaim, JobResult | None]] = {}
+        """Claimed deliveries that wait for a slot, by token, the longest waiting first."""
         store.subscribe(Topic.DELIVERY, self._loop.wake)
         outbox.send_directly(self)
 
     async def run(self) -> None:
         """Work until `stop`. Returns when the running attempts have ended or were given up."""
-        await self._loop.run()
+        try:
+            await self._loop.run()
+        finally:
+            await self._release(self._withdraw())
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns soon."""
@@ -95,8 +93,8 @@ class Dispatcher:
         self._loop.wake()
 
     def tokens(self) -> list[int]:
-        """Tokens of the running attempts. May be called from another thread."""
-        return self._loop.tokens()
+        """Tokens of all claimed deliveries. May be called from another thread."""
+        return self._loop.tokens() + list(self._waiting.copy())
 
     # --- claiming
 
@@ -105,10 +103,11 @@ class Dispatcher:
         if self._slots.free() is None:
             self._full = True
             return None  # the first attempt that ends wakes the loop
-        # First a read: a claim waits for the write lock even if nothing is due.
-        due = await self._store.next_due(Topic.DELIVERY)
-        if due is None or due > 0:
-            return due
+        if not self._full and self._limited_hosts.isdisjoint(self._freed_hosts):
+            # First a read: a claim waits for the write lock even if nothing is due.
+            due = await self._store.next_due(Topic.DELIVERY)
+            if due is None or due > 0:
+                return due
         # From here on slots that become free are noted, because `room` does not include them.
         room = self._slots.free()
         assert room is not None  # noqa: S101 - only this method takes slots
@@ -119,21 +118,52 @@ class Dispatcher:
             self._loop.wake()  # a slot became free during this claim
         for delivery in claimed.deliveries:
             self._slots.take(delivery)
-            self._spawn(delivery, claimed.results.get(delivery.key))
+            self._start(delivery, claimed.results.get(delivery.key))
         return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
+
+    def _start(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
+        """Start an attempt, or let it wait for a slot."""
+        if self._slots.begin(delivery):
+            self._spawn(delivery, result)
+        else:
+            self._waiting[delivery.token] = delivery, result
 
     def _spawn(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
         work, name = self._deliver(delivery, result), f"webhook {delivery.request_id}"
         # The slot is given back here too: a task that is cancelled before its first step cannot do it.
         self._loop.spawn(work, name, delivery.token, lambda: self._free_slot(delivery))
 
-    def _free_slot(self, delivery: DeliveryClaim) -> None:
+    def _free_slot(self, delivery: DeliveryClaim, *, quick: bool = False) -> None:
         """Give back the slot, even before the outcome is stored. May be called repeatedly."""
-        if not self._slots.give_back(delivery):
+        if not self._slots.give_back(delivery, quick=quick):
+            return
+        # The next claim begins when nothing waits any more, so that it starts many at once.
+        if self._waiting and self._loop.is_working and self._start_waiting():
             return
         self._freed_hosts.add(delivery.host)
         if self._full or delivery.host in self._limited_hosts:
             self._loop.wake()
+
+    def _start_waiting(self) -> bool:
+        """Start the first waiting delivery for which the slot that became free is the one that it needs."""
+        for token, (delivery, result) in self._waiting.items():
+            if self._slots.begin(delivery):
+                del self._waiting[token]
+                self._spawn(delivery, result)
+                return True
+        return False
+
+    def _withdraw(self, host: str | None = None) -> list[int]:
+        """Let nothing start that waits for a slot of this host, or of any. Returns the tokens, which are to be released."""
+        tokens = [token for token, (delivery, _) in self._waiting.items() if host in (None, delivery.host)]
+        for token in tokens:
+            self._slots.give_back(self._waiting.pop(token)[0])
+        return tokens
+
+    async def _release(self, tokens: Collection[int]) -> None:
+        """Hand back deliveries that were not started, which any process may claim again."""
+        if tokens:
+            await self._loop.retry_until_stop(lambda: self._outbox.release(tokens))
 
     # --- webhooks that are claimed when their job is completed
 
@@ -155,7 +185,7 @@ class Dispatcher:
     def start(self, delivery: DeliveryClaim, result: JobResult) -> None:
         """Make the first attempt. If the loop was stopped meanwhile, the delivery is made when its lease has been released."""
         if self._loop.is_working:
-            self._spawn(delivery, result)
+            self._start(delivery, result)
         else:
             self._free_slot(delivery)
 
@@ -168,13 +198,18 @@ class Dispatcher:
     async def _deliver(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
         """Make one attempt and record it. Raises nothing, because that would end the other attempts."""
         at, started = self._clock(), time.monotonic()
+        quick, withdrawn = False, list[int]()
         try:
             response, decision = await self._send(delivery, result)
+            if decision.outcome is AttemptOutcome.PROMPT:
+                quick = time.monotonic() - started <= QUICK_SECONDS
+            else:
+                withdrawn = self._withdraw(delivery.host)
         except OutboundBusy as busy:
             await self._postpone(delivery, busy)
             return
         finally:
-            self._free_slot(delivery)
+            self._free_slot(delivery, quick=quick)
         self._shortages = 0
         del result  # frees the body before settling, which may wait for the store
         attempt = DeliveryAttempt(
@@ -185,6 +220,7 @@ class Dispatcher:
             response_body=response.body if response else b"",
         )
         await self._settle(delivery, attempt, decision)
+        await self._release(withdrawn)
 
     async def _send(self, delivery: DeliveryClaim, result: JobResult | None) -> tuple[Response | None, AttemptDecision]:
         """Raises `OutboundBusy` if no attempt could be made."""
@@ -228,42 +264,7 @@ class Dispatcher:
             )
         )
         if settled:
-            self._emit_attempt(delivery, attempt, decision, settled)
-            self._emit_circuits(delivery, settled)
-
-    # --- events
-
-    def _emit_attempt(
-        self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision, settled: Settled
-    ) -> None:
-        ids = delivery.id, delivery.request_id, delivery.kind, delivery.host, delivery.attempt
-        if attempt.error is None:
-            self._emit(Delivered(*ids, attempt.status, attempt.duration))
-        else:
-            # A superseded event is not tried again, and nothing is lost.
-            retry_in = None if settled.superseded else decision.retry_in
-            error = _without_redirect_target(attempt.status, attempt.error)
-            self._emit(DeliveryFailed(*ids, attempt.status, error, attempt.duration, retry_in))
-            if decision.retry_in is None:
-                self._emit(DeliveryDead(*ids, error))
-        for other in settled.given_up:
-            error = "its host has been failing for as long as the whole schedule takes"
-            self._emit(DeliveryDead(other.id, other.request_id, other.kind, other.host, other.attempt, error))
-
-    def _emit_circuits(self, delivery: DeliveryClaim, settled: Settled) -> None:
-        """One event at most: for the whole host if its circuit changed, otherwise for the flow."""
-        for change, submitter in ((settled.host_change, None), (settled.flow_change, submitter_of_flow(delivery.flow))):
-            if change is not None and ReceiverHealth.OPEN in change:
-                if change[1] is ReceiverHealth.OPEN:
-                    self._emit(CircuitOpened(delivery.host, settled.pause, submitter))
-                else:
-                    self._emit(CircuitClosed(delivery.host, submitter))
-                return
-
-
-def _without_redirect_target(status: int | None, error: str) -> str:
-    """The error for observers and the log: a redirect often leads to the URL of the webhook itself, with a slash or https."""
-    return error if status is None else error_for_status(status) or error
+            report_attempt(self._emit, delivery, attempt, decision.retry_in, settled)
 
 
 def _default_limit() -> int:

@@ -23,7 +23,6 @@ FLOW_LIMITS: dict[ReceiverHealth, int] = {
     ReceiverHealth.OPEN: 1,
 }
 """Attempts of one flow at once, in one process. A probe is the only attempt over all processes."""
-MAX_FLOW_LIMIT = max(FLOW_LIMITS.values())
 HOST_LIMITS: dict[ReceiverHealth, int] = {
     ReceiverHealth.NEW: 8,
     ReceiverHealth.HEALTHY: 32,
@@ -36,6 +35,20 @@ HOST_LIMITS: dict[ReceiverHealth, int] = {
 At least those of one flow; while deliveries to the host arrive, more, so that a flow that hangs leaves slots to the others.
 """
 
+_MAX_AT_FLOW, _MAX_AT_HOST = FLOW_LIMITS[ReceiverHealth.HEALTHY], HOST_LIMITS[ReceiverHealth.HEALTHY]
+AHEAD = 64
+"""Deliveries of one flow that are claimed while all its slots are taken, if its responses are quick.
+
+A claim takes as long as several quick responses, so without this most slots would be free most of the time; and one claim of
+many costs much less than many claims.
+"""
+AHEAD_SHARE = 0.5
+"""Share of the slots of a process up to which deliveries are claimed ahead, so that those of other flows are never delayed."""
+MAX_CLAIM = _MAX_AT_FLOW + AHEAD
+"""Deliveries of one flow that one claim starts, at most."""
+QUICK_SECONDS = 0.1
+"""Seconds within which a response is quick. What is claimed ahead waits for a few of them, and no other process can send it."""
+
 
 class DueFlow(Struct, frozen=True):
     """A flow with due deliveries."""
@@ -43,7 +56,7 @@ class DueFlow(Struct, frozen=True):
     flow: str
     health: ReceiverHealth
     due: int
-    """How many; counted only up to `MAX_FLOW_LIMIT + 1`."""
+    """How many; counted only up to `MAX_CLAIM + 1`."""
     host: str = ""
     host_health: ReceiverHealth = ReceiverHealth.HEALTHY
     """The health of its host as a whole."""
@@ -70,7 +83,8 @@ def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
         at_host[host_of_flow(flow)] += count
     for one in flows:
         healthy = one.health is ReceiverHealth.HEALTHY
-        allowed = min(
+        ahead = AHEAD if healthy and one.flow in capacity.quick and one.host_health is ReceiverHealth.HEALTHY else 0
+        allowed = ahead + min(
             FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host]
         )
         fits = left if healthy else min(left, unproven)
@@ -97,47 +111,90 @@ def submitter_of_flow(flow: str) -> str:
 
 
 class DispatchSlots:
-    """The running attempts of this process, at most `limit`, by flow."""
+    """The deliveries that this process has claimed, at most `limit`: running attempts, and those that wait for a slot."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._max_unproven = max(1, int(limit * UNPROVEN_SHARE))
-        self._busy: Counter[str] = Counter()
-        self._at_host: Counter[str] = Counter()
-        self._taken: set[int] = set()
+        self._claimed: dict[int, bool] = {}
+        """Tokens, and whether the attempt is running."""
         self._unproven = 0
+        self._at_flow = _Counts()
+        self._at_host = _Counts()
+        self._running = 0
+        self._quick: set[str] = set()
+        """Flows whose last response was quick."""
 
     def free(self) -> Capacity | None:
-        """What may be started now; None if nothing."""
-        if len(self._taken) >= self._limit:
+        """What may be claimed now; None if nothing."""
+        if len(self._claimed) >= self._limit:
             return None
-        return Capacity(self._limit - len(self._taken), max(0, self._max_unproven - self._unproven), dict(self._busy))
+        unproven = max(0, self._max_unproven - self._unproven)
+        quick = frozenset(self._quick if self._may_claim_ahead() else ())
+        return Capacity(self._limit - len(self._claimed), unproven, dict(self._at_flow.claimed), quick)
+
+    def _may_claim_ahead(self) -> bool:
+        return len(self._claimed) < self._limit * AHEAD_SHARE
 
     def has_room(self, flow: str, host: str) -> bool:
-        """Whether another attempt may start at a flow and a host that are healthy."""
+        """Whether one more may be claimed of a healthy flow and host."""
+        ahead = AHEAD if flow in self._quick and self._may_claim_ahead() else 0
         return (
-            len(self._taken) < self._limit
-            and self._busy[flow] < FLOW_LIMITS[ReceiverHealth.HEALTHY]
-            and self._at_host[host] < HOST_LIMITS[ReceiverHealth.HEALTHY]
+            len(self._claimed) < self._limit
+            and self._at_flow.claimed[flow] < _MAX_AT_FLOW + ahead
+            and self._at_host.claimed[host] < _MAX_AT_HOST + ahead
         )
 
     def take(self, delivery: DeliveryClaim) -> None:
-        """An attempt starts."""
-        self._taken.add(delivery.token)
-        self._busy[delivery.flow] += 1
-        self._at_host[delivery.host] += 1
+        """A delivery is claimed, or about to be."""
+        self._claimed[delivery.token] = False
+        self._at_flow.claimed[delivery.flow] += 1
+        self._at_host.claimed[delivery.host] += 1
         self._unproven += delivery.health is not ReceiverHealth.HEALTHY
 
-    def give_back(self, delivery: DeliveryClaim) -> bool:
-        """An attempt has its response, or will not get one. False if its slot was given back before."""
-        if delivery.token not in self._taken:
+    def begin(self, delivery: DeliveryClaim) -> bool:
+        """Start the attempt of a claimed delivery, if the running ones leave a slot for it."""
+        flow, host = delivery.flow, delivery.host
+        if (
+            self._running >= self._limit
+            or self._at_flow.running[flow] >= _MAX_AT_FLOW
+            or self._at_host.running[host] >= _MAX_AT_HOST
+        ):
             return False
-        self._taken.remove(delivery.token)
-        self._busy[delivery.flow] -= 1
-        if not self._busy[delivery.flow]:
-            del self._busy[delivery.flow]
-        self._at_host[delivery.host] -= 1
-        if not self._at_host[delivery.host]:
-            del self._at_host[delivery.host]
-        self._unproven -= delivery.health is not ReceiverHealth.HEALTHY
+        self._claimed[delivery.token] = True
+        self._running += 1
+        self._at_flow.running[flow] += 1
+        self._at_host.running[host] += 1
         return True
+
+    def give_back(self, delivery: DeliveryClaim, *, quick: bool = False) -> bool:
+        """An attempt has its response, or will not get one. False if its slot was given back before."""
+        running = self._claimed.pop(delivery.token, None)
+        if running is None:
+            return False
+        self._running -= running
+        self._unproven -= delivery.health is not ReceiverHealth.HEALTHY
+        self._at_host.subtract(delivery.host, running)
+        self._at_flow.subtract(delivery.flow, running)
+        if not quick:
+            self._quick.discard(delivery.flow)
+        elif len(self._quick) < self._limit:
+            self._quick.add(delivery.flow)
+        else:
+            self._quick = {delivery.flow}  # it is known of the others again after their next response
+        return True
+
+
+class _Counts:
+    """Deliveries by flow, or by host. What has none is not kept."""
+
+    def __init__(self) -> None:
+        self.claimed: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+
+    def subtract(self, name: str, running: bool) -> None:
+        """One less."""
+        for counter, by in ((self.claimed, 1), (self.running, int(running))):
+            counter[name] -= by
+            if not counter[name]:
+                del counter[name]

@@ -114,7 +114,9 @@ class Capacity(Struct, frozen=True):
     unproven: int
     """How many of them for flows that are not known to be healthy."""
     busy: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """Running attempts by flow."""
+    """Claimed deliveries by flow: running attempts, and those that wait for one to end."""
+    quick: frozenset[str] = frozenset()
+    """Flows of which `fairness.AHEAD` more than the limits may be claimed while they and their hosts are healthy."""
 
 
 class Claimed(Struct, frozen=True):

@@ -1,5 +1,7 @@
 from queue_middleware.webhooks.fairness import (
+    AHEAD,
     FLOW_LIMITS,
+    HOST_LIMITS,
     DispatchSlots,
     DueFlow,
     allocate,
@@ -93,3 +95,71 @@ def test_there_is_no_capacity_when_all_slots_are_taken():
     slots = DispatchSlots(1)
     slots.take(delivery(1, "a.example me"))
     assert slots.free() is None
+
+
+def test_more_than_the_limit_is_claimed_of_a_quick_flow_while_it_and_its_host_are_healthy():
+    quick = Capacity(200, 200, {"g": 16, "n": 1, "h": 16}, frozenset({"g", "n", "h"}))
+    failing_host = DueFlow("h", ReceiverHealth.HEALTHY, 200, "h", ReceiverHealth.FAILING)
+    shares = allocate(quick, [good("g", 200), new("n", 5), failing_host])
+    assert (shares.by_flow, shares.limited_hosts) == ({"g": AHEAD}, {"g", "n", "h"})
+
+
+def test_a_host_is_claimed_ahead_only_as_far_as_one_flow():
+    busy = {f"g {number}": 16 for number in range((HOST_LIMITS[ReceiverHealth.HEALTHY] + AHEAD) // 16)}
+    flow = DueFlow("g 0", ReceiverHealth.HEALTHY, 200, "g")
+    assert allocate(Capacity(200, 200, busy, frozenset(busy)), [flow]).by_flow == {}
+
+
+def test_nothing_is_claimed_ahead_when_half_of_the_slots_are_taken():
+    slots, flow = DispatchSlots(40), "a.example me"
+    slots.take(delivery(0, flow))
+    slots.give_back(delivery(0, flow), quick=True)
+    taken = 0
+    while slots.has_room(flow, "a.example"):
+        taken += 1
+        slots.take(delivery(taken, flow))
+    free = slots.free()
+    assert free is not None
+    assert (taken, free.limit, free.quick) == (20, 20, frozenset())
+
+
+def test_attempts_begin_only_within_the_limits_of_flow_and_host():
+    slots = DispatchSlots(100)
+    flow_limit, host_limit = FLOW_LIMITS[ReceiverHealth.HEALTHY], HOST_LIMITS[ReceiverHealth.HEALTHY]
+    claimed = [delivery(token, f"a.example {token // (flow_limit + 1)}") for token in range(host_limit + 8)]
+    for one in claimed:
+        slots.take(one)
+    started = [one for one in claimed if slots.begin(one)]
+    assert len(started) == host_limit
+    assert not slots.begin(claimed[flow_limit])
+    assert slots.give_back(started[0])
+    assert slots.begin(claimed[flow_limit])
+
+
+def test_a_flow_is_quick_until_a_response_is_not():
+    slots, flow = DispatchSlots(100), "a.example me"
+    claimed = [delivery(token, flow) for token in range(20)]
+    for one in claimed[:16]:
+        assert slots.has_room(flow, "a.example")
+        slots.take(one)
+        slots.begin(one)
+    assert not slots.has_room(flow, "a.example")
+    slots.give_back(claimed[0], quick=True)
+    slots.take(claimed[16])
+    assert slots.has_room(flow, "a.example")
+    slots.give_back(claimed[1])
+    slots.take(claimed[17])
+    assert not slots.has_room(flow, "a.example")
+    free = slots.free()
+    assert free is not None
+    assert free.quick == frozenset()
+
+
+def test_only_so_many_quick_flows_are_remembered_as_there_are_slots():
+    slots = DispatchSlots(2)
+    for token in range(5):
+        slots.take(delivery(token, f"host{token} me"))
+        slots.give_back(delivery(token, f"host{token} me"), quick=True)
+    free = slots.free()
+    assert free is not None
+    assert 1 <= len(free.quick) <= 2

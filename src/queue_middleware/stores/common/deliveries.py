@@ -9,7 +9,7 @@ from typing import Any
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_FLOW_LIMIT, Allocation, DueFlow, allocate
+from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_CLAIM, Allocation, DueFlow, allocate
 from queue_middleware.webhooks.models import (
     Capacity,
     Claimed,
@@ -75,7 +75,7 @@ def _due_hosts(transaction: Transaction, capacity: Capacity) -> dict[str, Receiv
 def _due_flows(transaction: Transaction, hosts: dict[str, ReceiverHealth]) -> list[DueFlow]:
     """The due flows of these hosts, the longest due first."""
     each = max(_MIN_FLOWS_PER_HOST, min(_MAX_FLOWS_PER_HOST, _MAX_FLOWS_PER_CLAIM // len(hosts)))
-    parameters = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": list(hosts), "each": each}
+    parameters = {"now": transaction.now, "most": MAX_CLAIM + 1, "hosts": list(hosts), "each": each}
     rows = transaction.all("due_flows", parameters)
     rows.sort(key=lambda row: (row[3], row[0]))
     return [DueFlow(flow, ReceiverHealth(health), due, host, hosts[host]) for flow, host, health, _, due in rows]
