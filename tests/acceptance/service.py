@@ -185,6 +185,8 @@ async def in_a_thread(request: Request) -> Response:
 async def collector(request: Request) -> Response:
     """What the garbage collector of this process skips, and its threshold."""
     return JSONResponse([gc.get_freeze_count(), gc.get_threshold()[0]])
+
+
 async def inside(request: Request) -> Response:
     """What a client cannot see: the statements so far, the clients that wait, and the tasks of the event loop."""
     followed = app._runtime.services.status_feed._followed.values()
