@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -88,6 +90,27 @@ async def test_a_failing_read_does_not_affect_others() -> None:
     with pytest.raises(StoreError):
         await broken
     assert bench.groups == [[1, 2000, None], [1], [2000], [None]]
+
+
+async def test_an_error_does_not_stay_in_memory() -> None:
+    class Causal(Connection):
+        def failure_of(self, error: BaseException) -> QueueError:
+            failure = StoreError("the driver failed")
+            failure.__cause__ = error
+            return failure
+
+    async def failed() -> weakref.ref[BaseException]:
+        reader = Reader(connection, lambda connection: connection)
+        read = reader.submit(Bench().double, cast("int", None))
+        await connection.work()
+        with pytest.raises(StoreError) as caught:
+            await read
+        return weakref.ref(caught.value)
+
+    connection = Causal()
+    error = await failed()
+    gc.collect()
+    assert error() is None
 
 
 async def test_a_cancelled_caller_does_not_affect_others() -> None:
