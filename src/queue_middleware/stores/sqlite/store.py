@@ -185,8 +185,8 @@ class SQLiteStore(CommonJobStore):
             connection, now, self.owner, self._lease, boot_time, self._counters, self._routes, self._keeps_logs
         )
         if self._write_guard.refresh_and_check(self._counters, connection) and self._counters.queued:
-            # Only this topic is urgent. If the others, which `Notifier.poll` publishes, were published here too, the listeners
-            # of a busy process would read after every commit of another process.
+            # Only this topic is urgent. `Notifier.poll` publishes the others. If they were published here, the listeners of a
+            # busy process would read after every commit of another process.
             transaction.topics.add(Topic.WORK)
         if self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
