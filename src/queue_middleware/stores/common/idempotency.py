@@ -57,8 +57,8 @@ class BatchKeys:
         known, job_key, state, status = found
         if known != key.fingerprint:
             return IdempotencyKeyReused(
-                f"the Idempotency-Key {key.key[:64]!r} was sent before with another request (its method, path, query or body "
-                "is different); send a new key for a new request"
+                f"the Idempotency-Key {key.key[:64]!r} was sent before with another request (its method, path, query, body, or "
+                "a header that this service compares, is different); send a new key for a new request"
             )
         if retry_failed and (state == JobState.FAILED or (status is not None and status >= _SERVER_ERROR)):
             return None
