@@ -97,4 +97,5 @@ async def test_a_process_killed_between_commit_and_response(form: str, tmp_path:
             again = await send(client, key, call(form, number))
             assert again.headers["idempotency-replayed"] == "true"
             ids.add(id_of(again))
+        await eventually(lambda: set(server.lines("runs")) == set(map(str, range(KILLS))), 120)
     assert len(ids) == stored_jobs(server.database) == KILLS

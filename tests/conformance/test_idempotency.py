@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
 from queue_middleware.errors import IdempotencyKeyReused, QueueFull, UnknownRequest
 from queue_middleware.jobs.idempotency import IdempotencyKey
-from queue_middleware.jobs.models import CancelOutcome, ErrorType, Failure, JobState, NewJob, Priority, SubmitResult
+from queue_middleware.jobs.models import CancelOutcome, Claim, ErrorType, Failure, JobState, NewJob, Priority, SubmitResult
 from queue_middleware.jobs.store import JobStore
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
@@ -77,6 +78,14 @@ async def test_keys_and_scopes_are_separate(store: JobStore) -> None:
     first = [(await store.submit(new)).request_id for new in jobs]
     assert len(set(first)) == len(jobs)
     assert [(await store.submit(new)).request_id for new in jobs] == first
+
+
+@pytest.mark.parametrize("key", ['a"b', "a\\b", "'", "-1", "[1]", "null", "x" * 255])
+@pytest.mark.parametrize("scope", ["", "-1", 'o"hara', "zoë \N{CAT FACE}", "x" * 256])
+async def test_keys_and_identities_of_any_characters(store: JobStore, key: str, scope: str) -> None:
+    first = await store.submit(keyed(key, scope=scope))
+    assert (await store.submit(keyed(key, scope=scope))).request_id == first.request_id
+    assert (await store.submit(keyed(key, scope=scope + "2"))).request_id != first.request_id
 
 
 @pytest.mark.parametrize("start", [True, False])
@@ -174,6 +183,58 @@ async def test_retention_frees_the_key_with_the_job(stores: Stores, clock: Manua
     second = await store.submit(keyed(fingerprint=b"other"))
     assert second.existing is None
     assert second.request_id != first.request_id
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_course_of_events(stores: Stores, clock: ManualClock, seed: int, retry_failed: bool) -> None:
+    """Two processes submit with few keys, in groups, while jobs end and are deleted. A model knows what each must return."""
+    chance = random.Random(seed)
+    both = [await stores.open(idempotency_retry_failed=retry_failed, retention=60) for _ in range(2)]
+    known: dict[str, tuple[bytes, str]] = {}
+    failed: set[str] = set()
+    claims: list[tuple[JobStore, Claim]] = []
+    for _ in range(40):
+        store = chance.choice(both)
+        group = [(chance.choice("abc"), chance.choice((b"1", b"1", b"2"))) for _ in range(chance.randint(1, 4))]
+        start = chance.random() < 0.5
+        results = await asyncio.gather(
+            *[store.submit(keyed(key, fingerprint=fingerprint), start=start) for key, fingerprint in group],
+            return_exceptions=True,
+        )
+        for (key, fingerprint), result in zip(group, results, strict=True):
+            if key in known and known[key][0] != fingerprint:
+                assert isinstance(result, IdempotencyKeyReused)
+                continue
+            assert isinstance(result, SubmitResult)
+            if key in known and not (retry_failed and known[key][1] in failed):
+                assert (result.request_id, result.existing is None) == (known[key][1], False)
+            else:
+                assert result.existing is None
+                known[key] = fingerprint, result.request_id
+                claims += [(store, result.claim)] if result.claim else []
+        if chance.random() < 0.5:
+            claims += [(store, claim) for claim in await store.claim(chance.randint(1, 3))]
+        while claims and chance.random() < 0.5:
+            owner, claim = claims.pop(chance.randrange(len(claims)))
+            status = chance.choice((200, 404, 500, None))
+            await end(owner, claim, status)
+            if status in (500, None):
+                failed.add(claim.request_id)
+        if chance.random() < 0.1:
+            known = await deleted(store, clock, known, {claim.request_id for _, claim in claims})
+
+
+async def deleted(
+    store: JobStore, clock: ManualClock, known: dict[str, tuple[bytes, str]], running: set[str]
+) -> dict[str, tuple[bytes, str]]:
+    """Let retention delete all ended jobs. Returns the keys of the others."""
+    ended = {request_id for _, request_id in known.values() if (await store.job(request_id)).finished_at is not None}
+    assert not ended & running
+    clock.advance(600)
+    while await store.prune(100):
+        pass
+    return {key: entry for key, entry in known.items() if entry[1] not in ended}
 
 
 async def end(store: JobStore, claim: object, status: int | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import HTTPConnection
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import Queue, connected, serving, stored_jobs
@@ -199,6 +200,18 @@ async def test_another_client_has_other_keys(database: Path) -> None:
         assert receipt(await post(queue, body=b"other", **BOB), replayed=True)["request_id"] == bob["request_id"]
         task = b'{"targetUrl": "/work"}'
         ids = [(await post(queue, TASKS, task, **{**who, "idempotency-key": "t"})).json()["task"]["id"] for who in (ALICE, BOB)]
+        assert len(set(ids)) == 2
+
+
+async def test_clients_that_the_service_authenticates_itself_have_keys_of_their_own(database: Path) -> None:
+    async def authenticate(connection: HTTPConnection) -> str | None:
+        return connection.headers.get("x-user")
+
+    async with gated(database, authenticate=authenticate) as (queue, gate):
+        gate.open.set()
+        ids = [receipt(await post(queue, **{"x-user": user}), replayed=False)["request_id"] for user in ("carol", "dave")]
+        again = [receipt(await post(queue, **{"x-user": user}), replayed=True)["request_id"] for user in ("carol", "dave")]
+        assert again == ids
         assert len(set(ids)) == 2
 
 

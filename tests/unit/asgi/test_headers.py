@@ -42,6 +42,18 @@ def test_headers_of_browsers(name: bytes) -> None:
     assert read.replayed == (HOST, (name, b"x"))
 
 
+def test_headers_that_are_replayed_and_read() -> None:
+    pairs = ((b"idempotency-key", b"a"), (b"accept", b"*/*"), (b"idempotency-key", b"b"), (b"origin", b"https://x.test"))
+    read = read_headers(pairs)
+    assert read.replayed == pairs
+    assert read.noted_values(b"idempotency-key") == [b"a", b"b"]
+    assert read.is_from_browser
+    alone = read_headers(pairs[:1])
+    assert (alone.is_from_browser, alone.noted) == (False, pairs[:1])
+    assert read_headers(pairs[1:2]).noted == ()
+    assert "'a'" not in repr(read)
+
+
 def test_a_request_with_many_names_does_not_fill_the_memory() -> None:
     for number in range(2000):
         read_headers(((b"x-%d" % number, b""),))

@@ -60,13 +60,13 @@ class _Rows:
 
     __slots__ = ("chunks", "duplicates", "jobs", "keys", "payloads", "special", "started")
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Submissions) -> None:
         self.started: list[tuple[Any, ...]] = []
         self.jobs: list[tuple[Any, ...]] = []
         self.payloads: list[tuple[int, bytes, bytes, int]] = []
         self.chunks: list[tuple[int, int, bytes]] = []
         self.special: list[tuple[int, NewJob, Claim | None]] = []
-        self.keys = BatchKeys()
+        self.keys = BatchKeys(batch)
         self.duplicates = 0
         """Submissions that repeat an earlier one, and have no rows."""
 
@@ -80,7 +80,7 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
     own_limits = batch[0][3]
     all_start = _all_start(counters, own_limits)
     results: list[Any] = []
-    rows = _Rows()
+    rows = _Rows(batch)
     append_job, append_payload = rows.started.append, rows.payloads.append
     for number, (new, head, start, limits) in enumerate(batch):
         tail, token = tails[RANDOM_BYTES * number : RANDOM_BYTES * (number + 1)], tokens[number] >> 1

@@ -205,6 +205,7 @@ QUERY_PLANS = [
     ("next_delayed_job", "job_delayed"),
     ("promote_suspect", "SEARCH job USING INTEGER PRIMARY KEY"),
     ("count_jobs", "job_running"),
+    ("idempotency_keys", "known USING PRIMARY KEY (scope=? AND key=?)"),
     ("count_jobs", "task_awaits"),
 ]
 
@@ -221,6 +222,24 @@ def test_hot_queries_use_their_index(name: str, index: str) -> None:
     # The list of a JSON parameter and the rows of a subquery have no index; they are as short as the request. There are only as
     # many suspects as jobs that have just lost their process.
     assert not re.search(r"SCAN (?!chosen|json_each|suspect|CONSTANT|\()\w+\b(?! USING)", plan), plan
+    connection.close()
+
+
+def test_the_deletion_of_a_job_finds_its_other_rows_by_an_index() -> None:
+    """Otherwise the foreign keys of a table would make each deletion scan the table."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    references = [
+        (table, column)
+        for table in tables
+        for _, _, parent, column, *_ in connection.execute(f"PRAGMA foreign_key_list({table})")
+        if parent == "job"
+    ]
+    assert ("idempotency_key", "job_id") in references
+    for table, column in references:
+        (plan,) = connection.execute(f"EXPLAIN QUERY PLAN DELETE FROM {table} WHERE {column} = ?", (1,))
+        assert plan[3].startswith("SEARCH"), f"{table}: {plan[3]}"
     connection.close()
 
 

@@ -40,8 +40,13 @@ SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 >= 0;
 INSERT INTO unstored_response (job_id)
 SELECT * FROM (VALUES {rows}(?)) WHERE column1 >= 0;
 
--- name: idempotency_key
-SELECT fingerprint, job_id, state, status FROM idempotency_key JOIN job ON job.id = job_id WHERE scope = ? AND key = ?;
+-- name: idempotency_keys
+-- The list contains pairs of scope and key.
+SELECT known.scope, known.key, fingerprint, job_id, state, status
+FROM json_each(?) AS chosen
+    CROSS JOIN idempotency_key AS known
+        ON known.scope = json_extract(chosen.value, '$[0]') AND known.key = json_extract(chosen.value, '$[1]')
+    CROSS JOIN job ON job.id = job_id;
 
 -- name: put_idempotency_keys
 -- Columns: job_id, scope, key, fingerprint. The key of a failed job may be given to a new one.
