@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -376,10 +377,10 @@ async def test_the_end_of_the_lifespan_ends_waits(service: Service) -> None:
 class Connection:
     """One request over a connection that the test closes."""
 
-    def __init__(self, app: Any, method: str, path: str, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, app: Any, method: str, path: str, *headers: tuple[bytes, bytes], body: bytes = b"") -> None:
         self.response = RawResponse()
         self._gone = asyncio.Event()
-        self._body = [{"type": "http.request", "body": b"", "more_body": False}]
+        self._body = [{"type": "http.request", "body": body, "more_body": False}]
         self.task = asyncio.create_task(app(http_scope(method, path.encode(), headers=headers), self._receive, self._send))
 
     async def _receive(self) -> Message:
@@ -532,9 +533,30 @@ async def test_a_database_that_fails_during_the_wait_does_not_make_the_submissio
         monkeypatch.setattr(service.app._runtime.services.stores.jobs, "job", busy)
         service.go.set()
         receipt = await submitting
-        assert (receipt.status_code, receipt.json()["status"]) == (200, "IN_QUEUE")
+        assert (receipt.status_code, receipt.json()["status"], applied(receipt)) == (200, "IN_QUEUE", None)
         monkeypatch.undo()
         await queue.reaches(receipt.json()["request_id"], "COMPLETED")
+
+
+async def test_the_body_is_not_in_memory_while_its_receipt_waits(service: Service) -> None:
+    size, count = 2**20, 16
+    async with service.queue() as queue:
+        await queue.reaches(await queue.submit("POST", "/first"), "IN_PROGRESS")
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            connections = [
+                Connection(service.app, "POST", "/fal/queue/submit/x", (b"prefer", b"wait=60"), body=b"x" * size)
+                for _ in range(count)
+            ]
+            await service.waiting(count)
+            used = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert used < 4 * size
+        for connection in connections:
+            connection.close()
+            await connection.task
 
 
 async def test_a_repeated_submission_waits_for_the_same_request(service: Service) -> None:

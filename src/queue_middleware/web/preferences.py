@@ -6,7 +6,8 @@ Preferences never make a request fail: those that are unknown or malformed are i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
+from operator import itemgetter
 
 from queue_middleware.jobs.models import Headers
 from queue_middleware.jobs.struct import Struct
@@ -18,6 +19,7 @@ VARY: Headers = ((b"vary", b"prefer"),)
 """Headers of a response that depends on the preferences (RFC 7240 §2)."""
 
 _PREFER = b"prefer"
+_name_of = itemgetter(0)
 _FOR_QUEUE = frozenset({b"wait", b"respond-async"})
 
 # The quantifiers are possessive, so that reading a value takes one pass whatever it is.
@@ -43,11 +45,13 @@ class Preferences(Struct, frozen=True):
 NONE = Preferences()
 
 
-def read_preferences(headers: Iterable[tuple[bytes, bytes]]) -> Preferences:
+def read_preferences(headers: Collection[tuple[bytes, bytes]]) -> Preferences:
     """The preferences in the headers of a request, names in lower case; `NONE` without any that the queue reads.
 
     Of several of one name, the first counts.
     """
+    if _PREFER not in map(_name_of, headers):  # nearly all requests
+        return NONE
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name == _PREFER:

@@ -49,7 +49,7 @@ class SubmitEndpoint:
     async def submit(self, request: QueueRequest[Route]) -> None:
         """Check, read and store a submission, and respond.
 
-        Raises a `QueueError` or `ClientDisconnected`; then nothing is stored.
+        Raises a `QueueError`, and then nothing is stored; `ClientDisconnected` also while the receipt waits.
         """
         links = links_of(request, self._settings)
         query: bytes = request.scope["query_string"]
@@ -108,7 +108,7 @@ class SubmitEndpoint:
         None if the client does not wait, or if the database cannot be read: the submission is stored, so this is no error.
         """
         seconds = preferences.wait
-        request.applied = b"respond-async" if preferences.respond_async else b""
+        request.applied = at_once = b"respond-async" if preferences.respond_async else b""
         if seconds is None:
             return None
         try:
@@ -116,6 +116,7 @@ class SubmitEndpoint:
             await self._waiting.apply(request, job, seconds, is_over)
             return receipt_body(await self._runtime.job(request.request_id), links)
         except QueueError:
+            request.applied = at_once
             return None
 
     def _check_path(self, request: QueueRequest[Route]) -> bytes:
