@@ -203,7 +203,7 @@ class Dispatcher:
             response, decision = await self._send(delivery, result)
             if decision.outcome is AttemptOutcome.PROMPT:
                 quick = time.monotonic() - started <= QUICK_SECONDS
-            else:
+            elif decision.outcome is not None:
                 withdrawn = self._withdraw(delivery.host)
         except OutboundBusy as busy:
             await self._postpone(delivery, busy)
