@@ -94,23 +94,22 @@ class Dispatcher:
 
     def tokens(self) -> list[int]:
         """Tokens of all claimed deliveries. May be called from another thread."""
-        return self._loop.tokens() + list(self._waiting.copy())
+        return list(self._waiting.copy()) + self._loop.tokens()  # in the order in which they move, so that none is left out
 
     # --- claiming
 
     async def _claim(self) -> float | None:
         """Start what is due. Returns the seconds until more is; None to wait for a wakeup."""
-        if self._slots.free() is None:
-            self._full = True
-            return None  # the first attempt that ends wakes the loop
-        if not self._full and self._limited_hosts.isdisjoint(self._freed_hosts):
+        if self._slots.free() is not None and self._limited_hosts.isdisjoint(self._freed_hosts):
             # First a read: a claim waits for the write lock even if nothing is due.
             due = await self._store.next_due(Topic.DELIVERY)
             if due is None or due > 0:
                 return due
-        # From here on slots that become free are noted, because `room` does not include them.
         room = self._slots.free()
-        assert room is not None  # noqa: S101 - only this method takes slots
+        if room is None:
+            self._full = True
+            return None  # the first attempt that ends wakes the loop
+        # From here on slots that become free are noted, because `room` does not include them.
         self._freed_hosts.clear()
         claimed = await self._outbox.claim(room)
         self._full, self._limited_hosts = claimed.full, claimed.limited_hosts
@@ -148,8 +147,8 @@ class Dispatcher:
         """Start the first waiting delivery for which the slot that became free is the one that it needs."""
         for token, (delivery, result) in self._waiting.items():
             if self._slots.begin(delivery):
-                del self._waiting[token]
                 self._spawn(delivery, result)
+                del self._waiting[token]
                 return True
         return False
 
@@ -203,7 +202,7 @@ class Dispatcher:
             response, decision = await self._send(delivery, result)
             if decision.outcome is AttemptOutcome.PROMPT:
                 quick = time.monotonic() - started <= QUICK_SECONDS
-            else:
+            elif decision.outcome is not None:
                 withdrawn = self._withdraw(delivery.host)
         except OutboundBusy as busy:
             await self._postpone(delivery, busy)

@@ -37,7 +37,7 @@ At least those of one flow; while deliveries to the host arrive, more, so that a
 
 _MAX_AT_FLOW, _MAX_AT_HOST = FLOW_LIMITS[ReceiverHealth.HEALTHY], HOST_LIMITS[ReceiverHealth.HEALTHY]
 AHEAD = 64
-"""Deliveries of one flow that are claimed while all its slots are taken, if its responses are quick.
+"""Deliveries to one host that are claimed while all slots of their flow are taken, if its responses are quick.
 
 A claim takes as long as several quick responses, so without this most slots would be free most of the time; and one claim of
 many costs much less than many claims.
@@ -78,15 +78,17 @@ def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
     shares: dict[str, int] = {}
     limited_hosts: set[str] = set()
     full = False
-    at_host = Counter[str]()
+    at_host, waiting_at_host = Counter[str](), Counter[str]()
     for flow, count in capacity.busy.items():
-        at_host[host_of_flow(flow)] += count
+        at_host[host_of_flow(flow)] += min(count, _MAX_AT_FLOW)
+        waiting_at_host[host_of_flow(flow)] += max(0, count - _MAX_AT_FLOW)
     for one in flows:
         healthy = one.health is ReceiverHealth.HEALTHY
-        ahead = AHEAD if healthy and one.flow in capacity.quick and one.host_health is ReceiverHealth.HEALTHY else 0
-        allowed = ahead + min(
-            FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host]
-        )
+        slots = min(FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host])
+        slots, ahead = max(0, slots), 0
+        if healthy and one.host_health is ReceiverHealth.HEALTHY and one.flow in capacity.quick:
+            ahead = max(0, AHEAD - waiting_at_host[one.host])
+        allowed = slots + ahead
         fits = left if healthy else min(left, unproven)
         count = max(0, min(allowed, fits, one.due))
         full = full or fits < min(allowed, one.due)
@@ -94,7 +96,8 @@ def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
             limited_hosts.add(one.host)
         if count:
             shares[one.flow] = count
-            at_host[one.host] += count
+            at_host[one.host] += min(count, slots)
+            waiting_at_host[one.host] += count - min(count, slots)
             left -= count
             unproven -= 0 if healthy else count
     return Allocation(shares, full, frozenset(limited_hosts))
@@ -138,12 +141,12 @@ class DispatchSlots:
 
     def has_room(self, flow: str, host: str) -> bool:
         """Whether one more may be claimed of a healthy flow and host."""
-        ahead = AHEAD if flow in self._quick and self._may_claim_ahead() else 0
-        return (
-            len(self._claimed) < self._limit
-            and self._at_flow.claimed[flow] < _MAX_AT_FLOW + ahead
-            and self._at_host.claimed[host] < _MAX_AT_HOST + ahead
-        )
+        if len(self._claimed) >= self._limit:
+            return False
+        if self._at_flow.claimed[flow] < _MAX_AT_FLOW and self._at_host.claimed[host] < _MAX_AT_HOST:
+            return True
+        waiting = self._at_host.claimed[host] - self._at_host.running[host]
+        return flow in self._quick and waiting < AHEAD and self._may_claim_ahead()
 
     def take(self, delivery: DeliveryClaim) -> None:
         """A delivery is claimed, or about to be."""

@@ -116,7 +116,7 @@ class Capacity(Struct, frozen=True):
     busy: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Claimed deliveries by flow: running attempts, and those that wait for one to end."""
     quick: frozenset[str] = frozenset()
-    """Flows of which `fairness.AHEAD` more than the limits may be claimed while they and their hosts are healthy."""
+    """Flows of which more than the limits may be claimed while they and their hosts are healthy: `fairness.AHEAD` of a host."""
 
 
 class Claimed(Struct, frozen=True):

@@ -146,3 +146,34 @@ async def test_all_attempts_together_are_limited(setup, limit):  # noqa: F811
         for _ in range(8):
             assert isinstance(await setup.events.next(), Delivered)
     assert receiver.max_in_flight <= limit
+
+
+async def test_the_last_slot_may_be_taken_while_the_dispatcher_reads_what_is_due(setup):  # noqa: F811
+    receiver, reading, gate = Receiver(), asyncio.Event(), asyncio.Event()
+
+    class Slow(CountingStore):
+        late = False
+
+        async def next_due(self, topic):
+            due = await self.store.next_due(topic)
+            if self.late and due == 0:
+                reading.set()
+                await gate.wait()
+            return due
+
+    store = Slow(setup.store)
+    async with setup.running(receiver, store, limit=1):
+        await make_quick(setup)
+        await receiver.arrived.acquire()
+        receiver.gate.clear()
+        before, store.late = store.claims, True
+        other = await setup.finish(url="https://other.example/")
+        await reading.wait()
+        direct = await finish(setup)
+        await receiver.arrived.acquire()
+        gate.set()
+        receiver.gate.set()
+        events = [await setup.events.next() for _ in range(2)]
+    assert [event.request_id for event in events] == [direct, other]
+    assert all(isinstance(event, Delivered) for event in events)
+    assert store.claims > before

@@ -105,9 +105,16 @@ def test_more_than_the_limit_is_claimed_of_a_quick_flow_while_it_and_its_host_ar
 
 
 def test_a_host_is_claimed_ahead_only_as_far_as_one_flow():
-    busy = {f"g {number}": 16 for number in range((HOST_LIMITS[ReceiverHealth.HEALTHY] + AHEAD) // 16)}
-    flow = DueFlow("g 0", ReceiverHealth.HEALTHY, 200, "g")
-    assert allocate(Capacity(200, 200, busy, frozenset(busy)), [flow]).by_flow == {}
+    flows = [DueFlow(f"g {number}", ReceiverHealth.HEALTHY, 40, "g") for number in range(5)]
+    quick = frozenset(flow.flow for flow in flows)
+    shares = allocate(Capacity(500, 500, {"g 0": 16}, quick), flows).by_flow
+    assert shares == {"g 0": 40, "g 1": 40}
+    assert sum(shares.values()) + 16 == HOST_LIMITS[ReceiverHealth.HEALTHY] + AHEAD
+
+
+def test_what_is_claimed_ahead_takes_no_slots_from_another_flow_of_the_host():
+    flow = DueFlow("g 1", ReceiverHealth.HEALTHY, 40, "g")
+    assert allocate(Capacity(500, 500, {"g 0": 16 + AHEAD}), [flow]).by_flow == {"g 1": 16}
 
 
 def test_nothing_is_claimed_ahead_when_half_of_the_slots_are_taken():
