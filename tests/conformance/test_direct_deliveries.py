@@ -53,7 +53,7 @@ async def begin(store: JobStore, url: str = A, client: str = "192.0.2.7") -> Cla
 def complete(store: JobStore, claim: Claim) -> asyncio.Future[bool | QueueError]:
     """As the worker does: with a callback."""
     result: asyncio.Future[bool | QueueError] = asyncio.get_running_loop().create_future()
-    store.complete(claim, make_response(), result.set_result)
+    store.end(claim, make_response(), result.set_result)
     return result
 
 

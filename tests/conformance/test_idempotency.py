@@ -58,10 +58,11 @@ async def test_the_job_is_returned_as_it_is_now(store: JobStore) -> None:
 async def test_a_repeated_submission_claims_nothing(store: JobStore) -> None:
     first = await store.submit(keyed(), start=True)
     assert first.claim is not None
-    claims: list[object] = []
-    second = await store.submit(keyed(), start=True, on_claim=claims.append)
+    results: list[object] = []
+    second = await store.submit(keyed(), start=True, on_result=results.append)
     assert existing_state(second) is JobState.RUNNING
-    assert claims == [None]
+    assert second.claim is None
+    assert results == [second]
     assert await store.complete(first.claim, make_response())
 
 

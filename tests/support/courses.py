@@ -14,12 +14,14 @@ import pytest
 
 from queue_middleware.jobs.models import NewJob
 from queue_middleware.outbound import http11, http_head
+from queue_middleware.runtime import runtime
 from queue_middleware.stores.common import jobs
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.transaction import Transaction
+from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.web import router
 from queue_middleware.web.fal import submit
-from queue_middleware.worker import executor
+from queue_middleware.worker import context, executor
 from queue_middleware.worker.job_context import ActiveJob, activate
 
 NO_LIMIT = 10**9
@@ -29,8 +31,11 @@ NO_LIMIT = 10**9
 def take_unusual_course(patch: pytest.MonkeyPatch) -> None:
     """Let no job take a shortcut until `patch` is undone."""
     patch.setattr(CommonJobStore, "submit", _with_limit(CommonJobStore.submit))
+    patch.setattr(CommonWebhookStore, "reserve", lambda *arguments: None)  # all webhooks wait for the dispatcher's claim
     patch.setattr(jobs, "_end_held", _end_held_by_general_statement)
     patch.setattr(executor, "activate", _activate_with_log)
+    for module in (runtime, context):  # all events are built
+        patch.setattr(module, "is_observed", lambda emit, kind: True)
     patch.setattr(router, "_MAX_REMEMBERED_PATH", 0)
     patch.setattr(submit, "_MAX_CACHED_PATH", 0)
     patch.setattr(http_head.Request, "encode", lambda request, length: None)  # h11 writes and reads all heads

@@ -38,7 +38,7 @@ async def finish(setup, url=URL, **options):  # noqa: F811
     request_id = await setup.submit(url, **options)
     (claim,) = await setup.store.claim(1)
     done = asyncio.get_running_loop().create_future()
-    setup.store.complete(claim, StoredResponse(200, JSON, b'{"a": 1}'), done.set_result)
+    setup.store.end(claim, StoredResponse(200, JSON, b'{"a": 1}'), done.set_result)
     assert await done
     return request_id
 
