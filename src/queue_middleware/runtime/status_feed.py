@@ -161,6 +161,8 @@ class StatusFeed:
         self._store = store
         self._emit = emit
         self._followed: dict[str, _Followed] = {}
+        self._states_only = 0
+        """The number of subscriptions to states only."""
         self._changed = asyncio.Event()
         self._changes = 0
         self._unsubscribe: Callable[[], None] | None = None
@@ -174,7 +176,8 @@ class StatusFeed:
         while not self.stopped:
             await self._changed.wait()
             self._changed.clear()
-            pause = max(_STATES_PAUSE, _STATES_PAUSE_EACH * len(self._followed))
+            each, least = (_STATES_PAUSE_EACH, _STATES_PAUSE) if self._states_only else (_PAUSE_EACH, _PAUSE)
+            pause = max(least, each * len(self._followed))
             try:
                 await self._refresh()
             except Exception as error:
@@ -206,6 +209,7 @@ class StatusFeed:
         followed = self._followed.setdefault(name, _Followed())
         subscription = Subscription(followed, lines=lines, states_only=states_only)
         followed.add(subscription)
+        self._states_only += states_only
         # Subscribed before reading, so that no commit after the read is missed.
         if self._unsubscribe is None:
             self._unsubscribe = self._store.subscribe(Topic.STATUS, self._on_change)
@@ -221,6 +225,7 @@ class StatusFeed:
             yield subscription
         finally:
             followed.discard(subscription)
+            self._states_only -= states_only
             if not followed.subscriptions:
                 del self._followed[name]
             if not self._followed:

@@ -49,7 +49,9 @@ def test_only_a_passed_start_deadline_is_the_users_timeout():
 def test_refusals(error, error_type_text):
     body, headers = error_response(error)
     assert json.loads(body) == {"detail": "x"} | ({"error_type": error_type_text} if error_type_text else {})
-    assert headers == error.headers + (((b"x-fal-error-type", error_type_text.encode()),) if error_type_text else ())
+    varying = ((b"vary", b"prefer"),) if isinstance(error, errors.StillInProgress) else ()
+    typed = ((b"x-fal-error-type", error_type_text.encode()),) if error_type_text else ()
+    assert headers == error.headers + varying + typed
 
 
 @pytest.mark.parametrize("refused", [errors.QueueFull, errors.TooManyQueued, errors.StoreBusy])

@@ -18,8 +18,8 @@ from pathlib import Path
 from .shared_numbers import SharedNumbers
 
 _log = logging.getLogger("queue_middleware")
-_PAUSE = 0.02
-"""Seconds between two notifications of a listener, so that busy processes cost little."""
+_PAUSE = 0.005
+"""Seconds between two notifications of a listener, so that busy processes cost little. A client may wait for the next one."""
 
 
 class WakeupPipes:
