@@ -47,7 +47,7 @@ class Notifier:
         if topic is Topic.STATUS:
             asyncio.get_running_loop().call_later(_LINGER, self._update_pipe)
 
-    # The pipe is created and removed in a thread. Until it is open, `poll` notices what other processes commit.
+    # The pipe is created and removed in a thread. If it cannot be created, `poll` reads the database each time.
 
     def _update_pipe(self) -> None:
         if not self._closed and (self._pipe_task is None or self._pipe_task.done()):
@@ -64,6 +64,8 @@ class Notifier:
                 if not self._pipes.is_open:
                     return
                 self._pipes.listen(lambda: self.publish((Topic.STATUS,)))
+                # A listener may have read the status before another process changed it, when the pipe did not exist yet.
+                self.publish((Topic.STATUS,))
 
     async def close(self) -> None:
         """Stop polling. The pipe is closed by `WakeupPipes.close`. May be called repeatedly."""

@@ -146,6 +146,13 @@ async def test_without_announcements_every_poll_reads(tmp_path: Path, monkeypatc
     await process.notifier.close()
 
 
+async def test_a_commit_of_another_process_before_the_pipe_is_open_is_not_missed(tmp_path: Path) -> None:
+    process = Process(tmp_path)  # without polling: the next read of the database may be half a second away
+    process.notifier.subscribe(Topic.STATUS, lambda: process.published.append(Topic.STATUS))
+    await eventually(lambda: process.published)
+    await process.notifier.close()
+
+
 async def nothing_queued(store: Any) -> None:
     await store.submit(make_job(), start=True)
 
