@@ -26,7 +26,7 @@ _LINGER = 5.0
 
 
 class Notifier:
-    """The listeners of one process. Only `status_is_wanted` may be used outside of the event loop."""
+    """The listeners of one process. Used in the event loop."""
 
     def __init__(self, pipes: WakeupPipes, changes: TopicChanges) -> None:
         self._pipes = pipes
@@ -80,9 +80,14 @@ class Notifier:
         return bool(self._listeners[Topic.STATUS])
 
     def publish_commit(self, topics: set[Topic]) -> None:
-        """Call all listeners of these topics, here and in the other processes, after a commit of this process."""
+        """Call all listeners of these topics, here and in the other processes, and those of `STATUS` here, after a commit.
+
+        Every commit may have changed a status. A listener that was subscribed during the transaction has to be called too: it
+        may have read the status before the commit.
+        """
         self._changes.announce(topics)
         self.publish(topics)
+        self.publish((Topic.STATUS,))
 
     def announce(self, topics: Iterable[Topic]) -> None:
         """Call all listeners of these topics in the other processes only."""

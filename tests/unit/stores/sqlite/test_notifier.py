@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,31 @@ async def test_a_commit_of_another_process_before_the_pipe_is_open_is_not_missed
     process.notifier.subscribe(Topic.STATUS, lambda: process.published.append(Topic.STATUS))
     await eventually(lambda: process.published)
     await process.notifier.close()
+
+
+async def test_a_listener_to_the_status_that_comes_during_a_commit_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WakeupPipes, "create", lambda _: None)
+    monkeypatch.setattr(module, "_POLL_INTERVAL", 3600)
+    store = make(tmp_path)
+    await store.open()
+    begun, may_commit = threading.Event(), threading.Event()
+
+    def operation(_: Any, batch: Sequence[None]) -> Sequence[None]:
+        begun.set()
+        may_commit.wait(60)
+        return batch
+
+    writing = store._write(operation, None)
+    await asyncio.to_thread(begun.wait, 60)
+    called = asyncio.Event()
+    store.subscribe(Topic.STATUS, called.set)
+    may_commit.set()
+    await writing
+    async with asyncio.timeout(10):
+        await called.wait()
+    await store.close()
 
 
 async def nothing_queued(store: Any) -> None:
