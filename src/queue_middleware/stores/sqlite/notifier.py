@@ -106,10 +106,10 @@ class Notifier:
         """Notice the commits of other processes.
 
         What they announce in shared memory is compared each time. Some changes are not announced: those of other programs, and
-        the last one of a process that is killed between the commit and the announcement. Therefore `PRAGMA data_version`, which
-        changes only with the writes of other connections, is read less often. It is read on `connection`, the writing one;
-        not if `known_version` returns the version that its transactions have seen. Listeners to `STATUS` are called sooner,
-        through the wakeup pipe.
+        the last one of a process that is killed between the commit and the announcement. Others are announced late, because the
+        event loop of their process is blocked. Therefore `PRAGMA data_version`, which changes only with the writes of other
+        connections, is read less often. It is read on `connection`, the writing one; not if `known_version` returns the version
+        that its transactions have seen. Listeners to `STATUS` are called sooner, through the wakeup pipe.
         """
         loop = asyncio.get_running_loop()
         seen, read_at = None, loop.time()
