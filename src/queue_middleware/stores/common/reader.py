@@ -41,7 +41,7 @@ class ReadingConnection(Protocol):
     """A connection that only reads, with its thread. `connection` is an object of the driver."""
 
     def post(self, work: Callable[[Any], None]) -> None:
-        """Run `work` in the connection's thread, without pending. It must not raise."""
+        """Run `work` in the connection's thread, without waiting. It must not raise."""
 
     def failure_of(self, error: BaseException) -> QueueError:
         """The error for the callers, with the driver's error as its cause."""

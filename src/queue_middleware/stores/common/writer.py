@@ -58,9 +58,9 @@ class Writer:
 
     After COMMIT nothing fails any more: every caller gets the result of the commit, even if a listener raises.
 
-    `begin` creates the object of a transaction. `publish` is called with the topics of a committed group. `on_rollback` is
-    called after every rollback. `check` is called before COMMIT and raises if it must not happen. `free_space` is called when
-    the disk is full.
+    `begin` creates the object of a transaction. `publish` is called after each group with the topics of what was committed.
+    `on_rollback` is called after every rollback. `check` is called before COMMIT and raises if it must not happen. `free_space`
+    is called when the disk is full.
     """
 
     def __init__(
@@ -154,8 +154,7 @@ class Writer:
         else:
             self._writing = False
             self._idle.set()
-        if topics:
-            self._publish(topics)
+        self._publish(topics)
         if interrupt is not None:
             raise interrupt
 

@@ -26,7 +26,7 @@ _LINGER = 5.0
 
 
 class Notifier:
-    """The listeners of one process. Only `status_is_wanted` may be used outside of the event loop."""
+    """The listeners of one process. Used in the event loop."""
 
     def __init__(self, pipes: WakeupPipes, changes: TopicChanges) -> None:
         self._pipes = pipes
@@ -47,7 +47,7 @@ class Notifier:
         if topic is Topic.STATUS:
             asyncio.get_running_loop().call_later(_LINGER, self._update_pipe)
 
-    # The pipe is created and removed in a thread. Until it is open, `poll` notices what other processes commit.
+    # The pipe is created and removed in a thread. If it cannot be created, `poll` reads the database each time.
 
     def _update_pipe(self) -> None:
         if not self._closed and (self._pipe_task is None or self._pipe_task.done()):
@@ -64,6 +64,8 @@ class Notifier:
                 if not self._pipes.is_open:
                     return
                 self._pipes.listen(lambda: self.publish((Topic.STATUS,)))
+                # A listener may have read the status before another process changed it, when the pipe did not exist yet.
+                self.publish((Topic.STATUS,))
 
     async def close(self) -> None:
         """Stop polling. The pipe is closed by `WakeupPipes.close`. May be called repeatedly."""
@@ -78,9 +80,14 @@ class Notifier:
         return bool(self._listeners[Topic.STATUS])
 
     def publish_commit(self, topics: set[Topic]) -> None:
-        """Call all listeners of these topics, here and in the other processes, after a commit of this process."""
+        """Call all listeners of these topics, here and in the other processes, and those of `STATUS` here, after a commit.
+
+        Every commit may have changed a status. A listener that was subscribed during the transaction has to be called too: it
+        may have read the status before the commit.
+        """
         self._changes.announce(topics)
         self.publish(topics)
+        self.publish((Topic.STATUS,))
 
     def announce(self, topics: Iterable[Topic]) -> None:
         """Call all listeners of these topics in the other processes only."""
@@ -99,10 +106,10 @@ class Notifier:
         """Notice the commits of other processes.
 
         What they announce in shared memory is compared each time. Some changes are not announced: those of other programs, and
-        the last one of a process that is killed between the commit and the announcement. Therefore `PRAGMA data_version`, which
-        changes only with the writes of other connections, is read less often. It is read on `connection`, the writing one;
-        not if `known_version` returns the version that its transactions have seen. Listeners to `STATUS` are called sooner,
-        through the wakeup pipe.
+        the last one of a process that is killed between the commit and the announcement. Others are announced late, because the
+        event loop of their process is blocked. Therefore `PRAGMA data_version`, which changes only with the writes of other
+        connections, is read less often. It is read on `connection`, the writing one; not if `known_version` returns the version
+        that its transactions have seen. Listeners to `STATUS` are called sooner, through the wakeup pipe.
         """
         loop = asyncio.get_running_loop()
         seen, read_at = None, loop.time()

@@ -74,7 +74,7 @@ class TopicChanges:
         return self._numbers.are_shared
 
     def announce(self, topics: Iterable[Topic]) -> None:
-        """Let other processes see, after a commit, that it has changed these topics."""
+        """Let other processes see, after a commit, that this process has changed these topics."""
         for topic in topics:
             place = _PLACES.get(topic)
             if place is None:

@@ -188,8 +188,6 @@ class SQLiteStore(CommonJobStore):
             # Only this topic is urgent. `Notifier.poll` publishes the others. If they were published here, the listeners of a
             # busy process would read after every commit of another process.
             transaction.topics.add(Topic.WORK)
-        if self._notifier.status_is_wanted:
-            transaction.topics.add(Topic.STATUS)
         return transaction
 
     def _version_of_transactions(self) -> int | None:

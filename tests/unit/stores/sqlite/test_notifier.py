@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,38 @@ async def test_without_announcements_every_poll_reads(tmp_path: Path, monkeypatc
         assert Topic.WORK in process.published
         assert (Topic.STATUS in process.published) is (missing == "pipe")
     await process.notifier.close()
+
+
+async def test_a_commit_of_another_process_before_the_pipe_is_open_is_not_missed(tmp_path: Path) -> None:
+    process = Process(tmp_path)  # without polling: the next read of the database may be half a second away
+    process.notifier.subscribe(Topic.STATUS, lambda: process.published.append(Topic.STATUS))
+    await eventually(lambda: process.published)
+    await process.notifier.close()
+
+
+async def test_a_listener_to_the_status_that_comes_during_a_commit_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WakeupPipes, "create", lambda _: None)
+    monkeypatch.setattr(module, "_POLL_INTERVAL", 3600)
+    store = make(tmp_path)
+    await store.open()
+    begun, may_commit = threading.Event(), threading.Event()
+
+    def operation(_: Any, batch: Sequence[None]) -> Sequence[None]:
+        begun.set()
+        may_commit.wait(60)
+        return batch
+
+    writing = store._write(operation, None)
+    await asyncio.to_thread(begun.wait, 60)
+    called = asyncio.Event()
+    store.subscribe(Topic.STATUS, called.set)
+    may_commit.set()
+    await writing
+    async with asyncio.timeout(10):
+        await called.wait()
+    await store.close()
 
 
 async def nothing_queued(store: Any) -> None:
