@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import Queue, connected, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
+from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
 
 KEY = {"idempotency-key": "6f9619ff"}
 ALICE, BOB = {"authorization": "Key alice:0123456789"}, {"authorization": "Key bob:0123456789"}
@@ -301,6 +301,22 @@ async def test_paths_that_need_a_key(database: Path) -> None:
         assert encoded.status_code == 400
         await queue.submit("POST", "/free")
     assert stored_jobs(database) == 3
+
+
+@pytest.mark.parametrize("path", ["/caf\u00e9/x".encode(), b"/caf%C3%A9/x", b"/c%61f%c3%a9%2Fx"])
+async def test_a_path_that_needs_a_key_in_every_spelling(database: Path, path: bytes) -> None:
+    """Some servers accept UTF-8 that is not percent-encoded, and the application sees the same path."""
+    gate = Gate()
+    gate.open.set()
+    pattern = "/caf\u00e9/*"
+    app = QueueMiddleware(http_only(gate), database=database, min_free_disk=0, paths=pattern, require_idempotency_key=pattern)
+    async with connected(app) as queue:
+        submitted = await call(app, http_scope("POST", b"/fal/queue/submit" + path))
+        task = await queue.client.post(TASKS, json={"targetUrl": path.decode()})
+        assert (submitted.status, task.status_code) == (400, 400)
+        keyed = await call(app, http_scope("POST", b"/fal/queue/submit" + path, headers=[(b"idempotency-key", b"k")]))
+        assert keyed.status == 200
+    assert stored_jobs(database) == 1
 
 
 async def test_headers_that_distinguish_requests(database: Path) -> None:

@@ -75,12 +75,12 @@ class TaskCreator:
         if asked.poll is not None:
             self._refuse_reserved("pollConfig.headers", (name.lower().encode("ascii") for name in asked.poll.headers))
         external = not asked.target.startswith("/")
-        if not external:
-            self._keys.require(key, _path_of(asked))
         if external:
             with _as_bad_request():
                 asked = asked.replace(target=encode_url(asked.target, _FIELD))
         stored = self._external(request, asked) if external else self._internal(request, asked)
+        if not external:
+            self._keys.require(key, _path_of(asked))
         spec = TaskSpec(
             base_url=base_url(request.scope, self._settings),
             wait_timeout=asked.wait,
@@ -119,9 +119,9 @@ class TaskCreator:
         self._refuse_reserved("headers", (name for name, _ in asked.headers))
         path, _, query = asked.target.partition("#")[0].partition("?")
         check_length(path, query.encode())
-        self._paths.check(path)
         if _UNENCODED.search(query) or not path.isascii():
             raise BadRequest(f"{_FIELD} contains characters that have to be percent-encoded")
+        self._paths.check(path)
         host = (b"host", host_of(request.scope).encode("latin-1"))
         own = tuple(pair for pair in asked.headers if pair[0] != b"host")
         given = {name for name, _ in own}
