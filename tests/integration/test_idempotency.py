@@ -273,6 +273,40 @@ async def test_the_present_status_of_a_task(database: Path) -> None:
         assert "result" not in again
 
 
+async def test_the_url_of_tasks_does_not_distinguish_them(database: Path) -> None:
+    async with gated(database) as (queue, gate):
+        gate.open.set()
+        body = b'{"targetUrl": "/work"}'
+        responses = [await post(queue, url, body) for url in (TASKS, TASKS + "/", TASKS + "?x=1")]
+        assert len({response.json()["task"]["id"] for response in responses}) == 1
+        assert [response.headers.get("idempotency-replayed") for response in responses] == [None, "true", "true"]
+    assert stored_jobs(database) == 1
+
+
+@pytest.mark.parametrize("first", ["call", "task"])
+async def test_a_task_is_never_the_same_request_as_a_call(database: Path, first: str) -> None:
+    """The root path of a call, which may come from a proxy, and its path may together be the path of tasks."""
+    body = b'{"targetUrl": "/work"}'
+    gate = Gate()
+    gate.open.set()
+    app = QueueMiddleware(http_only(gate), database=database, min_free_disk=0)
+
+    async def at_root(scope: Message, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": "/fal"}, receive, send)
+
+    async with connected(app) as queue:
+        rooted = httpx.AsyncClient(transport=httpx.ASGITransport(at_root), base_url="http://service.test")
+        for kind in (first, "task" if first == "call" else "call"):
+            if kind == "task":
+                response = await post(queue, TASKS, body)
+            else:
+                response = await post(Queue(rooted), "/fal/fal/queue/submit/queue/v1/tasks", body)
+            assert response.is_success is (kind == first), response.text
+        assert response.status_code == 422
+        await rooted.aclose()
+    assert stored_jobs(database) == 1
+
+
 async def test_after_a_rotation_of_the_secret_a_task_keeps_its_ids(database: Path) -> None:
     old, new = "1" * 64, "2" * 64
     body = json.dumps({"targetUrl": "/work?url={callback_url}"}).encode()

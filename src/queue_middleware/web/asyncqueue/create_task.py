@@ -34,6 +34,8 @@ from queue_middleware.worker.starts import Submission
 from .schema import TaskRequest, check_due, read_task
 
 _FIELD = "targetUrl"
+_PATH = b"tasks"
+"""What fingerprints have in place of the path of a call, which begins with a slash: no call is the same request as a task."""
 _UNENCODED = re.compile(r"[^\x21-\x7e]")
 _SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
 """A callback URL of realistic length. Targets are checked with it in place of the placeholder."""
@@ -97,9 +99,7 @@ class TaskCreator:
         task = self._runtime.new_task(spec, listed=True)
         new = self._new_job(request, asked, stored, task)
         if key is not None:
-            scope = request.scope
-            path = scope["path"].encode(errors="surrogatepass")
-            new = new.replace(idempotency_key=await self._keys.make(request, key, path, scope["query_string"], body))
+            new = new.replace(idempotency_key=await self._keys.make(request, key, _PATH, b"", body))
         return await self._submit(new, task)
 
     async def _submit(self, new: NewJob, task: Task) -> tuple[Submission, Created]:
