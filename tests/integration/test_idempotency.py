@@ -125,6 +125,8 @@ async def test_quoted_and_bare_keys_are_the_same(database: Path) -> None:
     [
         ("PUT", SUBMIT, b"{}"),
         ("POST", SUBMIT + "/more", b"{}"),
+        ("POST", SUBMIT + "/", b"{}"),
+        ("POST", SUBMIT.replace("work", "w%6frk"), b"{}"),
         ("POST", SUBMIT + "?a=1", b"{}"),
         ("POST", SUBMIT, b"{ }"),
         ("POST", TASKS, b'{"targetUrl": "/work"}'),
@@ -271,6 +273,7 @@ async def test_the_present_status_of_a_task(database: Path) -> None:
         again = (await post(queue, TASKS, body)).json()["task"]
         assert (again["id"], again["status"]) == (task["id"], "completed")
         assert "result" not in again
+        assert b"idempotency-key" not in gate.calls[0]
 
 
 async def test_the_url_of_tasks_does_not_distinguish_them(database: Path) -> None:
@@ -325,16 +328,22 @@ async def test_after_a_rotation_of_the_secret_a_task_keeps_its_ids(database: Pat
 async def test_paths_that_need_a_key(database: Path) -> None:
     async with gated(database, require_idempotency_key="/paid/*") as (queue, gate):
         gate.open.set()
-        for url, body in ((SUBMIT.replace("work", "paid/x"), b"{}"), (TASKS, b'{"targetUrl": "/paid/x?a=1"}')):
+        run = "/fal/queue/run/owner/app/paid/x"
+        for url, body in (
+            (SUBMIT.replace("work", "paid/x"), b"{}"),
+            (run, b"{}"),
+            (TASKS, b'{"targetUrl": "/paid/x?a=1"}'),
+            (TASKS, b'{"targetUrl": "/paid/x#/free"}'),
+        ):
             refused = await queue.client.post(url, content=body)
             assert refused.status_code == 400
             assert "submissions to '/paid/x' need the header Idempotency-Key" in refused.text
-            key = {"idempotency-key": "k" + str(len(url))}
+            key = {"idempotency-key": f"k{hash((url, body))}"}
             assert (await post(queue, url, body, **key)).is_success
         encoded = await queue.client.post("/fal/queue/submit/p%61id/x")
         assert encoded.status_code == 400
         await queue.submit("POST", "/free")
-    assert stored_jobs(database) == 3
+    assert stored_jobs(database) == 5
 
 
 @pytest.mark.parametrize("path", ["/caf\u00e9/x".encode(), b"/caf%C3%A9/x", b"/c%61f%c3%a9%2Fx"])
