@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from queue_middleware import QueueMiddleware
+from queue_middleware.runtime.runtime import Runtime
+from queue_middleware.tasks.models import TaskRecord
 from tests.support.queue_client import Queue, connected, serving, stored_jobs
 from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
 
@@ -274,6 +277,30 @@ async def test_the_present_status_of_a_task(database: Path) -> None:
         assert (again["id"], again["status"]) == (task["id"], "completed")
         assert "result" not in again
         assert b"idempotency-key" not in gate.calls[0]
+
+
+async def test_a_task_that_is_deleted_while_it_is_read_is_created_again(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, deleted = Runtime.task, []
+
+    async def delete_and_read(runtime: Runtime, request_id: str) -> TaskRecord:
+        if not deleted:
+            with closing(sqlite3.connect(database)) as connection, connection:
+                connection.execute("PRAGMA foreign_keys = ON")
+                deleted.append(connection.execute("DELETE FROM job").rowcount)
+        return await read(runtime, request_id)
+
+    async with gated(database) as (queue, gate):
+        gate.open.set()
+        body = b'{"targetUrl": "/work"}'
+        first = (await post(queue, TASKS, body)).json()["task"]["id"]
+        assert (await queue.client.get(f"{TASKS}/{first}?wait=10")).json()["task"]["status"] == "completed"
+        monkeypatch.setattr(Runtime, "task", delete_and_read)
+        again = await post(queue, TASKS, body)
+        assert (again.status_code, again.headers.get("idempotency-replayed")) == (201, None)
+        assert again.json()["task"]["id"] != first
+    assert (deleted, stored_jobs(database)) == ([1], 1)
 
 
 async def test_the_url_of_tasks_does_not_distinguish_them(database: Path) -> None:
