@@ -399,6 +399,19 @@ async def test_headers_that_distinguish_requests(database: Path) -> None:
         assert (await post(queue, accept="a/b")).status_code == 422
 
 
+async def test_clients_that_only_the_application_knows(database: Path) -> None:
+    async with gated(database, idempotency_headers="Authorization, Cookie") as (queue, gate):
+        gate.open.set()
+        for url, body in ((SUBMIT, b"{}"), (TASKS, b'{"targetUrl": "/work"}')):
+            key = {"idempotency-key": url.rpartition("/")[2]}
+            assert (await post(queue, url, body, cookie="user=carol", **key)).is_success
+            refused = await post(queue, url, body, cookie="user=dave", **key)
+            assert refused.status_code == 422
+            again = await post(queue, url, body, cookie="user=carol", **key)
+            assert again.headers["idempotency-replayed"] == "true"
+    assert stored_jobs(database) == 2
+
+
 @pytest.mark.parametrize("retry", [False, True])
 async def test_failed_requests_may_begin_anew(database: Path, retry: bool) -> None:
     async with gated(database, idempotency_retry_failed=retry, max_attempts=1) as (queue, gate):
