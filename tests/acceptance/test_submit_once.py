@@ -99,6 +99,27 @@ async def test_a_program_that_waits(language: str, fence: str, tmp_path: Path) -
         assert server.complaints() == []
 
 
+async def test_the_programs_run_one_after_the_other(tmp_path: Path) -> None:
+    """A reader who tries several of them has one service. No program repeats the request of another."""
+    fences = {"curl": "sh", "Python": "python"} | ({"JavaScript": "js"} if shutil.which("node") else {})
+    async with serving(uvicorn(), tmp_path) as server:
+        for beginning in ("With", "Wait with"):
+            for language, fence in fences.items():
+                code = block(f"{beginning} {language}", fence, PAGE)
+                await run_program(language, code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}"), tmp_path)
+        await eventually(lambda: server.lines("generated") == ["a cat"] * 2 * len(fences))
+
+
+async def test_the_program_for_curl_ends_if_its_submission_is_refused(tmp_path: Path) -> None:
+    code = block("Wait with curl", "sh", PAGE)
+    async with serving(uvicorn(), tmp_path) as server:
+        code = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+        await run_program("curl", code, tmp_path)
+        refused = await run_program("curl", code.replace("a cat", "a dog"), tmp_path)
+    assert json.loads(refused) == {"status": "NOT_FOUND"}  # without an id; the reason is among the errors
+    assert stored_jobs(server.database) == 1
+
+
 async def check_that_it_ran_once(server: Server, request_id: str) -> None:
     async with server.queue() as queue:
         assert (await queue.response(request_id)).json() == {"picture": "a picture of a cat"}

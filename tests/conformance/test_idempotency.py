@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from queue_middleware.errors import IdempotencyKeyReused, QueueFull, UnknownRequest
+from queue_middleware.errors import IdempotencyKeyReused, QueueFull, StoreError, TooManyQueued, UnknownRequest
 from queue_middleware.jobs.idempotency import IdempotencyKey
 from queue_middleware.jobs.models import CancelOutcome, Claim, ErrorType, Failure, JobState, NewJob, Priority, SubmitResult
 from queue_middleware.jobs.store import JobStore
@@ -111,6 +111,35 @@ async def test_another_request_in_the_same_transaction_is_refused(store: JobStor
     assert isinstance(second, IdempotencyKeyReused)
     assert isinstance(third, SubmitResult)
     assert third.request_id == first.request_id
+
+
+async def test_a_submission_that_fails_in_their_transaction_creates_no_second_job(store: JobStore) -> None:
+    """The transaction is rolled back, and its operations are executed one by one."""
+    jobs = [keyed(), make_job(client="\ud800"), keyed(), keyed(fingerprint=b"other")]
+    first, failed, second, reused = await asyncio.gather(*[store.submit(new) for new in jobs], return_exceptions=True)
+    assert isinstance(first, SubmitResult)
+    assert isinstance(failed, StoreError)
+    assert isinstance(second, SubmitResult)
+    assert isinstance(reused, IdempotencyKeyReused)
+    assert (first.existing, existing_state(second)) == (None, JobState.QUEUED)
+    assert second.request_id == first.request_id
+    assert await job_count(store) == 1
+
+
+async def test_a_refused_submission_leaves_its_key_to_the_next_one_of_the_transaction(stores: Stores) -> None:
+    store = await stores.open(max_queued=2)
+    await store.submit(make_job())
+    first, refused, second = await asyncio.gather(
+        *[
+            store.submit(new)
+            for new in (keyed(max_queue_length=0), keyed("other", max_queue_length=0), keyed(fingerprint=b"2"))
+        ],
+        return_exceptions=True,
+    )
+    assert isinstance(first, TooManyQueued)
+    assert isinstance(refused, TooManyQueued)
+    assert isinstance(second, SubmitResult)
+    assert second.existing is None
 
 
 async def test_one_of_several_processes_creates_the_job(stores: Stores) -> None:

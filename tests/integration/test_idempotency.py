@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from queue_middleware import QueueMiddleware
+from queue_middleware.runtime.runtime import Runtime
+from queue_middleware.tasks.models import TaskRecord
 from tests.support.queue_client import Queue, connected, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
+from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
 
 KEY = {"idempotency-key": "6f9619ff"}
 ALICE, BOB = {"authorization": "Key alice:0123456789"}, {"authorization": "Key bob:0123456789"}
@@ -125,6 +128,8 @@ async def test_quoted_and_bare_keys_are_the_same(database: Path) -> None:
     [
         ("PUT", SUBMIT, b"{}"),
         ("POST", SUBMIT + "/more", b"{}"),
+        ("POST", SUBMIT + "/", b"{}"),
+        ("POST", SUBMIT.replace("work", "w%6frk"), b"{}"),
         ("POST", SUBMIT + "?a=1", b"{}"),
         ("POST", SUBMIT, b"{ }"),
         ("POST", TASKS, b'{"targetUrl": "/work"}'),
@@ -271,6 +276,65 @@ async def test_the_present_status_of_a_task(database: Path) -> None:
         again = (await post(queue, TASKS, body)).json()["task"]
         assert (again["id"], again["status"]) == (task["id"], "completed")
         assert "result" not in again
+        assert b"idempotency-key" not in gate.calls[0]
+
+
+async def test_a_task_that_is_deleted_while_it_is_read_is_created_again(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, deleted = Runtime.task, []
+
+    async def delete_and_read(runtime: Runtime, request_id: str) -> TaskRecord:
+        if not deleted:
+            with closing(sqlite3.connect(database)) as connection, connection:
+                connection.execute("PRAGMA foreign_keys = ON")
+                deleted.append(connection.execute("DELETE FROM job").rowcount)
+        return await read(runtime, request_id)
+
+    async with gated(database) as (queue, gate):
+        gate.open.set()
+        body = b'{"targetUrl": "/work"}'
+        first = (await post(queue, TASKS, body)).json()["task"]["id"]
+        assert (await queue.client.get(f"{TASKS}/{first}?wait=10")).json()["task"]["status"] == "completed"
+        monkeypatch.setattr(Runtime, "task", delete_and_read)
+        again = await post(queue, TASKS, body)
+        assert (again.status_code, again.headers.get("idempotency-replayed")) == (201, None)
+        assert again.json()["task"]["id"] != first
+    assert (deleted, stored_jobs(database)) == ([1], 1)
+
+
+async def test_the_url_of_tasks_does_not_distinguish_them(database: Path) -> None:
+    async with gated(database) as (queue, gate):
+        gate.open.set()
+        body = b'{"targetUrl": "/work"}'
+        responses = [await post(queue, url, body) for url in (TASKS, TASKS + "/", TASKS + "?x=1")]
+        assert len({response.json()["task"]["id"] for response in responses}) == 1
+        assert [response.headers.get("idempotency-replayed") for response in responses] == [None, "true", "true"]
+    assert stored_jobs(database) == 1
+
+
+@pytest.mark.parametrize("first", ["call", "task"])
+async def test_a_task_is_never_the_same_request_as_a_call(database: Path, first: str) -> None:
+    """The root path of a call, which may come from a proxy, and its path may together be the path of tasks."""
+    body = b'{"targetUrl": "/work"}'
+    gate = Gate()
+    gate.open.set()
+    app = QueueMiddleware(http_only(gate), database=database, min_free_disk=0)
+
+    async def at_root(scope: Message, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": "/fal"}, receive, send)
+
+    async with connected(app) as queue:
+        rooted = httpx.AsyncClient(transport=httpx.ASGITransport(at_root), base_url="http://service.test")
+        for kind in (first, "task" if first == "call" else "call"):
+            if kind == "task":
+                response = await post(queue, TASKS, body)
+            else:
+                response = await post(Queue(rooted), "/fal/fal/queue/submit/queue/v1/tasks", body)
+            assert response.is_success is (kind == first), response.text
+        assert response.status_code == 422
+        await rooted.aclose()
+    assert stored_jobs(database) == 1
 
 
 async def test_after_a_rotation_of_the_secret_a_task_keeps_its_ids(database: Path) -> None:
@@ -291,16 +355,38 @@ async def test_after_a_rotation_of_the_secret_a_task_keeps_its_ids(database: Pat
 async def test_paths_that_need_a_key(database: Path) -> None:
     async with gated(database, require_idempotency_key="/paid/*") as (queue, gate):
         gate.open.set()
-        for url, body in ((SUBMIT.replace("work", "paid/x"), b"{}"), (TASKS, b'{"targetUrl": "/paid/x?a=1"}')):
+        run = "/fal/queue/run/owner/app/paid/x"
+        for url, body in (
+            (SUBMIT.replace("work", "paid/x"), b"{}"),
+            (run, b"{}"),
+            (TASKS, b'{"targetUrl": "/paid/x?a=1"}'),
+            (TASKS, b'{"targetUrl": "/paid/x#/free"}'),
+        ):
             refused = await queue.client.post(url, content=body)
             assert refused.status_code == 400
             assert "submissions to '/paid/x' need the header Idempotency-Key" in refused.text
-            key = {"idempotency-key": "k" + str(len(url))}
+            key = {"idempotency-key": f"k{hash((url, body))}"}
             assert (await post(queue, url, body, **key)).is_success
         encoded = await queue.client.post("/fal/queue/submit/p%61id/x")
         assert encoded.status_code == 400
         await queue.submit("POST", "/free")
-    assert stored_jobs(database) == 3
+    assert stored_jobs(database) == 5
+
+
+@pytest.mark.parametrize("path", ["/caf\u00e9/x".encode(), b"/caf%C3%A9/x", b"/c%61f%c3%a9%2Fx"])
+async def test_a_path_that_needs_a_key_in_every_spelling(database: Path, path: bytes) -> None:
+    """Some servers accept UTF-8 that is not percent-encoded, and the application sees the same path."""
+    gate = Gate()
+    gate.open.set()
+    pattern = "/caf\u00e9/*"
+    app = QueueMiddleware(http_only(gate), database=database, min_free_disk=0, paths=pattern, require_idempotency_key=pattern)
+    async with connected(app) as queue:
+        submitted = await call(app, http_scope("POST", b"/fal/queue/submit" + path))
+        task = await queue.client.post(TASKS, json={"targetUrl": path.decode()})
+        assert (submitted.status, task.status_code) == (400, 400)
+        keyed = await call(app, http_scope("POST", b"/fal/queue/submit" + path, headers=[(b"idempotency-key", b"k")]))
+        assert keyed.status == 200
+    assert stored_jobs(database) == 1
 
 
 async def test_headers_that_distinguish_requests(database: Path) -> None:
@@ -311,6 +397,19 @@ async def test_headers_that_distinguish_requests(database: Path) -> None:
         assert (await post(queue, accept="a/c", **{"x-model-size": "1"})).status_code == 422
         assert (await post(queue, accept="a/b", **{"x-model-size": "2"})).status_code == 422
         assert (await post(queue, accept="a/b")).status_code == 422
+
+
+async def test_clients_that_only_the_application_knows(database: Path) -> None:
+    async with gated(database, idempotency_headers="Authorization, Cookie") as (queue, gate):
+        gate.open.set()
+        for url, body in ((SUBMIT, b"{}"), (TASKS, b'{"targetUrl": "/work"}')):
+            key = {"idempotency-key": url.rpartition("/")[2]}
+            assert (await post(queue, url, body, cookie="user=carol", **key)).is_success
+            refused = await post(queue, url, body, cookie="user=dave", **key)
+            assert refused.status_code == 422
+            again = await post(queue, url, body, cookie="user=carol", **key)
+            assert again.headers["idempotency-replayed"] == "true"
+    assert stored_jobs(database) == 2
 
 
 @pytest.mark.parametrize("retry", [False, True])

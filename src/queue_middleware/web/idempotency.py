@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from fnmatch import translate
 from typing import Any
-from urllib.parse import unquote
 
 from queue_middleware.asgi.headers import RequestHeaders
 from queue_middleware.background import ThreadLimiter
@@ -14,6 +11,7 @@ from queue_middleware.jobs.idempotency import HEADER, IdempotencyKey, fingerprin
 from queue_middleware.jobs.models import Headers
 from queue_middleware.settings import Settings
 
+from .path_rules import PathPatterns
 from .request import QueueRequest
 
 REPLAYED: Headers = ((b"idempotency-replayed", b"true"),)
@@ -24,7 +22,7 @@ class IdempotencyKeys:
     """The keys of one queue: which paths need one, and which headers belong to a request."""
 
     def __init__(self, settings: Settings) -> None:
-        self._patterns = [re.compile(translate(pattern)) for pattern in settings.require_idempotency_key]
+        self._patterns = PathPatterns(settings.require_idempotency_key)
         self._names = tuple(name.encode() for name in settings.idempotency_headers if not name.endswith("*"))
         self._prefixes = tuple(name[:-1].encode() for name in settings.idempotency_headers if name.endswith("*"))
         self._lane = ThreadLimiter()
@@ -36,8 +34,8 @@ class IdempotencyKeys:
         return read_key(headers.noted_values(b"idempotency-key"))
 
     def require(self, key: str | None, path: str) -> None:
-        """Raise `BadRequest` if there is no key and the percent-encoded path of the call needs one."""
-        if key is None and any(pattern.match(unquote(path)) for pattern in self._patterns):
+        """Raise `BadRequest` if there is no key and the path of the call, as for `PathPatterns.match`, needs one."""
+        if key is None and self._patterns.match(path):
             raise BadRequest(
                 f"submissions to {path[:200]!r} need the header {HEADER}; "
                 "send a new value for each request, e.g. a UUID, and the same value when you repeat the request"

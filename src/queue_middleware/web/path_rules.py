@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fnmatch import translate
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -19,17 +20,32 @@ _PLAIN = re.compile(r"(/[A-Za-z0-9_~-]+)+/?")
 """A path with nothing in it that could be misread; nearly all are."""
 
 
+class PathPatterns:
+    """The patterns of paths in an option."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = [re.compile(translate(pattern)) for pattern in patterns]
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def match(self, target: str) -> bool:
+        """Whether a pattern matches a path, percent-encoded and in Latin-1, as the application sees it: decoded."""
+        path = unquote(target.encode("latin-1"))
+        return any(pattern.match(path) for pattern in self._patterns)
+
+
 class PathRules:
     """The path rules of one queue: its prefix and the option `paths`."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.prefix
-        self._patterns = [re.compile(translate(pattern)) for pattern in settings.paths]
+        self._patterns = PathPatterns(settings.paths)
 
     def check(self, target: str) -> None:
         """Check a percent-encoded path. Raises `BadRequest`, `NotAllowed`."""
         check_target(target, self._prefix)
-        if self._patterns and not any(pattern.match(unquote(target)) for pattern in self._patterns):
+        if self._patterns and not self._patterns.match(target):
             raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' lists the allowed paths")
 
 

@@ -34,6 +34,8 @@ from queue_middleware.worker.starts import Submission
 from .schema import TaskRequest, check_due, read_task
 
 _FIELD = "targetUrl"
+_PATH = b"tasks"
+"""What fingerprints have in place of the path of a call, which begins with a slash: no call is the same request as a task."""
 _UNENCODED = re.compile(r"[^\x21-\x7e]")
 _SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
 """A callback URL of realistic length. Targets are checked with it in place of the placeholder."""
@@ -75,12 +77,12 @@ class TaskCreator:
         if asked.poll is not None:
             self._refuse_reserved("pollConfig.headers", (name.lower().encode("ascii") for name in asked.poll.headers))
         external = not asked.target.startswith("/")
-        if not external:
-            self._keys.require(key, _path_of(asked))
         if external:
             with _as_bad_request():
                 asked = asked.replace(target=encode_url(asked.target, _FIELD))
         stored = self._external(request, asked) if external else self._internal(request, asked)
+        if not external:
+            self._keys.require(key, _path_of(asked))
         spec = TaskSpec(
             base_url=base_url(request.scope, self._settings),
             wait_timeout=asked.wait,
@@ -97,9 +99,7 @@ class TaskCreator:
         task = self._runtime.new_task(spec, listed=True)
         new = self._new_job(request, asked, stored, task)
         if key is not None:
-            scope = request.scope
-            path = scope["path"].encode(errors="surrogatepass")
-            new = new.replace(idempotency_key=await self._keys.make(request, key, path, scope["query_string"], body))
+            new = new.replace(idempotency_key=await self._keys.make(request, key, _PATH, b"", body))
         return await self._submit(new, task)
 
     async def _submit(self, new: NewJob, task: Task) -> tuple[Submission, Created]:
@@ -119,9 +119,9 @@ class TaskCreator:
         self._refuse_reserved("headers", (name for name, _ in asked.headers))
         path, _, query = asked.target.partition("#")[0].partition("?")
         check_length(path, query.encode())
-        self._paths.check(path)
         if _UNENCODED.search(query) or not path.isascii():
             raise BadRequest(f"{_FIELD} contains characters that have to be percent-encoded")
+        self._paths.check(path)
         host = (b"host", host_of(request.scope).encode("latin-1"))
         own = tuple(pair for pair in asked.headers if pair[0] != b"host")
         given = {name for name, _ in own}
