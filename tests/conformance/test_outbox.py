@@ -176,7 +176,7 @@ async def test_a_claim_returns_when_the_next_delivery_is_due(store: JobStore, cl
 async def test_a_released_delivery_is_due_again_and_not_charged(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claim_deliveries(store)
-    await store.webhooks.release([delivery.token])
+    await store.webhooks.release([delivery])
     (again,) = await claim_deliveries(store)
     assert (again.attempt, again.token == delivery.token) == (1, False)
 

@@ -152,17 +152,18 @@ class Dispatcher:
                 return True
         return False
 
-    def _withdraw(self, host: str | None = None) -> list[int]:
-        """Let nothing start that waits for a slot of this host, or of any. Returns the tokens, which are to be released."""
-        tokens = [token for token, (delivery, _) in self._waiting.items() if host in (None, delivery.host)]
-        for token in tokens:
-            self._slots.give_back(self._waiting.pop(token)[0])
-        return tokens
+    def _withdraw(self, host: str | None = None) -> list[DeliveryClaim]:
+        """Let nothing start that waits for a slot of this host, or of any. Returns the deliveries, which are to be released."""
+        withdrawn = [delivery for delivery, _ in self._waiting.values() if host in (None, delivery.host)]
+        for delivery in withdrawn:
+            del self._waiting[delivery.token]
+            self._slots.give_back(delivery)
+        return withdrawn
 
-    async def _release(self, tokens: Collection[int]) -> None:
+    async def _release(self, claimed: Collection[DeliveryClaim]) -> None:
         """Hand back deliveries that were not started, which any process may claim again."""
-        if tokens:
-            await self._loop.retry_until_stop(lambda: self._outbox.release(tokens))
+        if claimed:
+            await self._loop.retry_until_stop(lambda: self._outbox.release(claimed))
 
     # --- webhooks that are claimed when their job is completed
 
@@ -197,7 +198,7 @@ class Dispatcher:
     async def _deliver(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
         """Make one attempt and record it. Raises nothing, because that would end the other attempts."""
         at, started = self._clock(), time.monotonic()
-        quick, withdrawn = False, list[int]()
+        quick, withdrawn = False, list[DeliveryClaim]()
         try:
             response, decision = await self._send(delivery, result)
             if decision.outcome is AttemptOutcome.PROMPT:
@@ -253,7 +254,7 @@ class Dispatcher:
             wait = exponential(self._shortages, longest=_MAX_BUSY_WAIT)
         else:
             wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
-        await self._loop.retry_until_stop(lambda: self._outbox.release([delivery.token], due_in=wait))
+        await self._loop.retry_until_stop(lambda: self._outbox.release([delivery], due_in=wait))
 
     async def _settle(self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
         """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""

@@ -183,12 +183,14 @@ def _ready_flows(transaction: Transaction, reservations: Iterable[Reservation]) 
     return (rows[0][1] if rows else 0), {row[0] for row in rows}
 
 
-def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
+def release(transaction: Transaction, batch: Sequence[tuple[Collection[DeliveryClaim], int]]) -> list[None]:
     """Release deliveries of this process, due again after a delay in milliseconds, without charging the attempt."""
-    for tokens, delay in batch:
-        row = {"due": transaction.now + delay, "owner": transaction.owner, "tokens": list(tokens)}
-        transaction.change("release_flow_probes", row)
-        transaction.change("release_host_probes", row)
+    for released, delay in batch:
+        row = {"due": transaction.now + delay, "owner": transaction.owner, "tokens": [one.token for one in released]}
+        probes = [one.token for one in released if one.health is ReceiverHealth.OPEN]
+        if probes:  # any other one was claimed before the circuit opened
+            transaction.change("release_flow_probes", {**row, "tokens": probes})
+            transaction.change("release_host_probes", {**row, "tokens": probes})
         if transaction.change("release_deliveries", row):
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)

@@ -76,7 +76,7 @@ class CommonWebhookStore:
         try:
             return claimed.replace(results=await self._read(lambda queries: job_queries.results(queries, keys)))
         except QueueError:
-            await self.release([delivery.token for delivery in claimed.deliveries])
+            await self.release(claimed.deliveries)
             raise
 
     def settle(
@@ -92,9 +92,9 @@ class CommonWebhookStore:
         wait = None if retry_in is None else round(retry_in * 1000)
         return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._give_up_after_ms))
 
-    async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
+    async def release(self, claimed: Collection[DeliveryClaim], *, due_in: float = 0.0) -> None:
         """Release claimed deliveries."""
-        await self._write(deliveries.release, (tokens, round(due_in * 1000)))
+        await self._write(deliveries.release, (claimed, round(due_in * 1000)))
 
     # --- for operators
 

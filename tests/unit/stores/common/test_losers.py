@@ -73,7 +73,7 @@ async def test_lines_of_held_claims_are_stored(store: SQLiteStore) -> None:
 async def test_held_deliveries_are_settled(store: SQLiteStore) -> None:
     await together(store, jobs.finish, [ended_attempt(claim, make_response()) for claim in await begin(store)])
     mine = await claim_deliveries(store)
-    await store.webhooks.release([mine[0].token])
+    await store.webhooks.release([mine[0]])
     settling = [(delivery, make_delivery_attempt(), True, None, None, 0) for delivery in mine]
     settled = await together(store, deliveries.settle, settling)
     assert [one.held for one in settled] == [False, True]
