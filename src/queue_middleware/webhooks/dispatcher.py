@@ -6,11 +6,12 @@ import resource
 import secrets
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 
 from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop
 from queue_middleware.backoff import exponential
-from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, QueueError
 from queue_middleware.events import Emit, ErrorStreak, ServiceError
 from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
@@ -78,7 +79,10 @@ class Dispatcher:
         try:
             await self._loop.run()
         finally:
-            await self._release(self._withdraw())
+            if withdrawn := self._withdraw():
+                # Only once: after a cancellation nothing may hold up the end, and closing the store releases them as well.
+                with suppress(QueueError):
+                    await self._outbox.release(withdrawn)
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns soon."""

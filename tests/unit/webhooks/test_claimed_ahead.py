@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from queue_middleware.errors import StoreBusy
 from queue_middleware.events import CircuitOpened, Delivered, DeliveryFailed
 from queue_middleware.jobs.models import StoredResponse, WebhookKind
 from queue_middleware.outbound.client import Response
@@ -134,6 +135,33 @@ async def test_what_waits_for_a_slot_is_handed_back_at_the_stop(setup):  # noqa:
     assert await setup.states() == {DeliveryState.DELIVERED: 1 + SLOTS, DeliveryState.PENDING: 3}
     pending = [one.attempts for one in await setup.store.webhooks.records(DeliveryFilter()) if one.state == "pending"]
     assert pending == [0, 0, 0]
+
+
+async def test_a_cancelled_dispatcher_ends_and_hands_back_what_waits(setup):  # noqa: F811
+    receiver = Receiver()
+    engine = setup.engine(receiver)
+    task = asyncio.create_task(engine.run())
+    await occupy(setup, receiver, 3)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (len(receiver.posts), engine.tokens()) == (1 + SLOTS, [])
+    assert await setup.states() == {DeliveryState.DELIVERED: 1, DeliveryState.SENDING: SLOTS, DeliveryState.PENDING: 3}
+
+
+async def test_a_cancelled_dispatcher_does_not_wait_for_the_end_of_an_outage(setup):  # noqa: F811
+    class Outage(CountingStore):
+        async def release(self, claimed):
+            raise StoreBusy("full", 5)
+
+    receiver = Receiver()
+    task = asyncio.create_task(setup.engine(receiver, Outage(setup.store)).run())
+    await occupy(setup, receiver, 3)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 @pytest.mark.parametrize("limit", [1, 3])
