@@ -182,6 +182,8 @@ class DispatchSlots:
         self._unproven -= delivery.health is not ReceiverHealth.HEALTHY
         self._at_host.subtract(delivery.host, running)
         self._at_flow.subtract(delivery.flow, running)
+        if not running:
+            return True  # nothing was sent, so nothing is known about the receiver
         if not quick:
             self._quick.discard(delivery.flow)
         elif len(self._quick) < self._limit:

@@ -127,6 +127,7 @@ def test_what_one_claim_takes_ahead_leaves_half_of_the_slots_to_others():
 def test_nothing_is_claimed_ahead_when_half_of_the_slots_are_taken():
     slots, flow = DispatchSlots(40), "a.example me"
     slots.take(delivery(0, flow))
+    slots.begin(delivery(0, flow))
     slots.give_back(delivery(0, flow), quick=True)
     taken = 0
     while slots.has_room(flow, "a.example"):
@@ -169,10 +170,25 @@ def test_a_flow_is_quick_until_a_response_is_not():
     assert free.quick == frozenset()
 
 
+def test_a_slot_that_was_never_used_shows_nothing_about_its_flow():
+    """The transaction has refused the webhook for which the slot was reserved."""
+    slots, flow = DispatchSlots(100), "a.example me"
+    sent, refused = delivery(1, flow), delivery(2, flow)
+    slots.take(sent)
+    slots.take(refused)
+    slots.begin(sent)
+    slots.give_back(sent, quick=True)
+    slots.give_back(refused)
+    free = slots.free()
+    assert free is not None
+    assert free.quick == {flow}
+
+
 def test_only_so_many_quick_flows_are_remembered_as_there_are_slots():
     slots = DispatchSlots(2)
     for token in range(5):
         slots.take(delivery(token, f"host{token} me"))
+        slots.begin(delivery(token, f"host{token} me"))
         slots.give_back(delivery(token, f"host{token} me"), quick=True)
     free = slots.free()
     assert free is not None
