@@ -57,11 +57,13 @@ class CommonWebhookStore:
         reservation = deliveries.Reservation(delivery)
 
         def report(result: bool | QueueError) -> None:
-            if result is True and reservation.delivery_id is not None:
-                sender.start(delivery.replace(id=reservation.delivery_id), _result_of(claim, response))
-            else:
-                sender.give_back(delivery)
-            on_result(result)
+            try:
+                if result is True and reservation.delivery_id is not None:
+                    sender.start(delivery.replace(id=reservation.delivery_id), _result_of(claim, response))
+                else:
+                    sender.give_back(delivery)
+            finally:
+                on_result(result)
 
         return reservation, report
 
