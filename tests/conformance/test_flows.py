@@ -223,9 +223,7 @@ async def test_a_released_probe_can_be_sent_by_another_process(store: JobStore, 
 
 
 @pytest.mark.parametrize("outcome", [AttemptOutcome.FAILED, AttemptOutcome.UNREACHED])
-async def test_only_a_released_probe_allows_another_probe(
-    store: JobStore, clock: ManualClock, outcome: AttemptOutcome
-) -> None:
+async def test_only_a_released_probe_allows_another_probe(store: JobStore, clock: ManualClock, outcome: AttemptOutcome) -> None:
     """A delivery that was claimed before the circuit opened may be released after it, without having been sent."""
     await finish(store, "ann")
     await succeed(store, (await claimed(store))[0])

@@ -119,7 +119,7 @@ def test_what_is_claimed_ahead_takes_no_slots_from_another_flow_of_the_host():
 
 def test_what_one_claim_takes_ahead_leaves_half_of_the_slots_to_others():
     flows = [good(f"g{number}", 200) for number in range(4)]
-    shares = allocate(Capacity(246, 246, {"b": 10}, frozenset("g0 g1 g2 g3".split())), [*flows, good("h"), new("n")])
+    shares = allocate(Capacity(246, 246, {"b": 10}, frozenset(["g0", "g1", "g2", "g3"])), [*flows, good("h"), new("n")])
     assert shares.by_flow == {"g0": 16 + AHEAD, "g1": 128 - 10 - 16 - AHEAD, "g2": 16, "g3": 16, "h": 1, "n": 1}
     assert (shares.full, shares.limited_hosts) == (False, {"g0", "g1", "g2", "g3"})
 

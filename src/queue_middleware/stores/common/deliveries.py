@@ -152,12 +152,12 @@ class Reservation:
 def complete_and_claim(transaction: Transaction, batch: Sequence[tuple[jobs.EndedAttempt, Reservation]]) -> list[bool]:
     """`jobs.finish`, and claim those webhooks that nothing else at their host is due before."""
     results, held = jobs.end(transaction, [ended for ended, _ in batch])
-    reserved = {reservation.delivery.key: reservation for _, reservation in batch}
+    reserved = {ended[:2]: reservation for ended, reservation in batch}
     last_id, flows = _ready_flows(transaction, reserved.values())
     rows: list[tuple[Any, ...]] = []
     others: list[tuple[int, str | None]] = []
-    for key, _, url, _, _ in held:
-        reservation = reserved[key]
+    for key, token, url, _, _ in held:
+        reservation = reserved[key, token]
         delivery = reservation.delivery
         if delivery.flow in flows:
             last_id += 1
