@@ -140,21 +140,21 @@ class Dispatcher:
         """Give back the slot, even before the outcome is stored. May be called repeatedly."""
         if not self._slots.give_back(delivery, quick=quick):
             return
-        # The next claim begins when nothing waits any more, so that it starts many at once.
-        if self._waiting and self._loop.is_working and self._start_waiting():
+        # The next claim begins when nothing waits for this slot any more, so that it starts many at once.
+        if self._waiting and self._loop.is_working and self._start_waiting() == delivery.host:
             return
         self._freed_hosts.add(delivery.host)
         if self._full or delivery.host in self._limited_hosts:
             self._loop.wake()
 
-    def _start_waiting(self) -> bool:
-        """Start the first waiting delivery for which the slot that became free is the one that it needs."""
+    def _start_waiting(self) -> str | None:
+        """Start the first waiting delivery for which the slot that became free is the one that it needs. Returns its host."""
         for token, (delivery, result) in self._waiting.items():
             if self._slots.begin(delivery):
                 self._spawn(delivery, result)
                 del self._waiting[token]
-                return True
-        return False
+                return delivery.host
+        return None
 
     def _withdraw(self, host: str | None = None) -> list[DeliveryClaim]:
         """Let nothing start that waits for a slot of this host, or of any. Returns the deliveries, which are to be released."""
