@@ -184,14 +184,16 @@ def _ready_flows(transaction: Transaction, reservations: Iterable[Reservation]) 
 
 
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[DeliveryClaim], int]]) -> list[None]:
-    """Release deliveries of this process, due again after a delay in milliseconds, without charging the attempt."""
+    """Release deliveries of this process, due as before or after a delay in milliseconds, without charging the attempt."""
     for released, delay in batch:
-        row = {"due": transaction.now + delay, "owner": transaction.owner, "tokens": [one.token for one in released]}
+        due, owner = transaction.now + delay, transaction.owner
         probes = [one.token for one in released if one.health is ReceiverHealth.OPEN]
         if probes:  # any other one was claimed before the circuit opened
-            transaction.change("release_flow_probes", {**row, "tokens": probes})
-            transaction.change("release_host_probes", {**row, "tokens": probes})
-        if transaction.change("release_deliveries", row):
+            row = {"due": due, "owner": owner, "tokens": probes}
+            transaction.change("release_flow_probes", row)
+            transaction.change("release_host_probes", row)
+        tokens = [one.token for one in released]
+        if transaction.change("release_deliveries", {"due": due if delay else None, "owner": owner, "tokens": tokens}):
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)
 
