@@ -108,6 +108,7 @@ class Dispatcher:
             # First a read: a claim waits for the write lock even if nothing is due.
             due = await self._store.next_due(Topic.DELIVERY)
             if due is None or due > 0:
+                self._full, self._limited_hosts = False, frozenset()  # no longer: what was due has been sent
                 return due
         room = self._slots.free()
         if room is None:
