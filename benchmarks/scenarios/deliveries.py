@@ -97,7 +97,7 @@ class _Sender:
         claimed = await self.store.webhooks.claim(Capacity(1, 1))
         (delivery,) = claimed.deliveries
         headers, body = await self._messages().build(delivery, claimed.results[delivery.key])
-        await self.store.webhooks.release([delivery.token])
+        await self.store.webhooks.release([delivery])
         assert isinstance(body, bytes)
         return list(headers), body
 

@@ -145,26 +145,26 @@ class ClaimLoop:
 
     async def run(self) -> None:
         """Work until `stop`; return when running work has ended or was cancelled."""
-        self._is_running = True
-        try:
-            await self._run()
-        finally:
-            self._is_running = False
+        async with asyncio.TaskGroup() as self._group:
+            self._is_running = True
+            try:
+                await self._run()
+            finally:
+                self._is_running = False  # before the group ends, because it refuses new tasks from then on
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as self._group:
-            reporter = self._reporter()
-            while not self._stopping.is_set():
-                # Cleared before the claim: what becomes due during the claim must not be missed.
-                self._wake.clear()
-                try:
-                    due = await self._claim()
-                except Exception as error:
-                    await self._pause(reporter, error)
-                else:
-                    reporter.over()
-                    await wait_for(self._wake, LONGEST_WAIT if due is None else min(due, LONGEST_WAIT))
-            await self._drain()
+        reporter = self._reporter()
+        while not self._stopping.is_set():
+            # Cleared before the claim: what becomes due during the claim must not be missed.
+            self._wake.clear()
+            try:
+                due = await self._claim()
+            except Exception as error:
+                await self._pause(reporter, error)
+            else:
+                reporter.over()
+                await wait_for(self._wake, LONGEST_WAIT if due is None else min(due, LONGEST_WAIT))
+        await self._drain()
 
     @property
     def is_working(self) -> bool:

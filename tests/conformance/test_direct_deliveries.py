@@ -99,6 +99,21 @@ async def test_the_webhook_of_a_healthy_receiver_is_claimed_when_its_job_is_comp
     assert attempt.status == 200
 
 
+@pytest.mark.parametrize("step", ["start", "give_back"])
+async def test_the_worker_gets_the_result_of_its_commit_even_if_the_sender_fails(
+    store: JobStore, sender: Sender, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(sender, step, fail)
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    async with asyncio.timeout(10):
+        assert await complete(store, await begin(store, A if step == "start" else B))
+    assert [str(error) for error in reported] == ["a defect"]
+
+
 async def test_one_transaction_may_claim_many(store: JobStore, sender: Sender) -> None:
     await make_healthy(store, B)
     claims = [await begin(store, url) for url in (A, B, A, "https://new.example/", B)]

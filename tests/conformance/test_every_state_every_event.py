@@ -158,7 +158,7 @@ DELIVERY_HAPPENS: dict[DeliveryEvent, Callable[[Hands], Awaitable[object]]] = {
     DeliveryEvent.SUCCEED: lambda hands: hands.settle(delivered=True, retry_in=None),
     DeliveryEvent.RETRY: lambda hands: hands.settle(delivered=False, retry_in=5.0),
     DeliveryEvent.EXHAUST: lambda hands: hands.settle(delivered=False, retry_in=None),
-    DeliveryEvent.RELEASE: lambda hands: hands.store.webhooks.release([hands.delivery.token]),
+    DeliveryEvent.RELEASE: lambda hands: hands.store.webhooks.release([hands.delivery]),
     DeliveryEvent.LOSE: Hands.lose,
     DeliveryEvent.UNBLOCK: Hands.follow,
     DeliveryEvent.SUPERSEDE: Hands.supersede,

@@ -214,12 +214,28 @@ async def test_a_released_probe_can_be_sent_by_another_process(store: JobStore, 
     pause = (await make_open(store, "ann")).pause
     clock.advance(pause)
     (probe,) = await claimed(store)
-    await store.webhooks.release([probe.token], due_in=7.0)
+    await store.webhooks.release([probe], due_in=7.0)
     assert await claimed(store) == []
     assert await store.next_due(Topic.DELIVERY) == 7.0
     clock.advance(7.0)
     (again,) = await claimed(store)
     assert (again.id, again.attempt, again.health) == (probe.id, probe.attempt, ReceiverHealth.OPEN)
+
+
+@pytest.mark.parametrize("outcome", [AttemptOutcome.FAILED, AttemptOutcome.UNREACHED])
+async def test_only_a_released_probe_allows_another_probe(store: JobStore, clock: ManualClock, outcome: AttemptOutcome) -> None:
+    """A delivery that was claimed before the circuit opened may be released after it, without having been sent."""
+    await finish(store, "ann")
+    await succeed(store, (await claimed(store))[0])
+    await finish(store, "ann", FAILURE_THRESHOLD + 1)
+    *sent, waiting = await claimed(store)
+    for delivery in sent:
+        pause = (await fail(store, delivery, outcome)).pause
+    await store.webhooks.release([waiting])
+    assert await claimed(store) == []
+    clock.advance(pause)
+    (probe,) = await claimed(store)
+    assert probe.health is ReceiverHealth.OPEN
 
 
 async def test_flows_survive_a_restart_and_are_deleted_after_the_retention(stores: Stores, clock: ManualClock) -> None:

@@ -83,7 +83,7 @@ async def test_deliveries_are_settled_in_a_batch_with_a_lost_one(store: JobStore
         assert claim
         await store.complete(claim, make_response())
     deliveries = await claim_deliveries(store)
-    await store.webhooks.release([deliveries[LOST].token])
+    await store.webhooks.release([deliveries[LOST]])
     settled = await asyncio.gather(
         *[store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None) for delivery in deliveries]
     )

@@ -176,9 +176,25 @@ async def test_a_claim_returns_when_the_next_delivery_is_due(store: JobStore, cl
 async def test_a_released_delivery_is_due_again_and_not_charged(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claim_deliveries(store)
-    await store.webhooks.release([delivery.token])
+    await store.webhooks.release([delivery])
     (again,) = await claim_deliveries(store)
     assert (again.attempt, again.token == delivery.token) == (1, False)
+
+
+async def test_a_released_delivery_keeps_its_place_unless_it_is_postponed(store: JobStore, clock: ManualClock) -> None:
+    await make_good(store)
+    first, second = [], []
+    for ids in (first, second):
+        clock.advance(1)
+        ids += await finish(store)
+    for due_in, following in ((0.0, first), (1.0, second)):
+        clock.advance(1)
+        (delivery,) = await claim_deliveries(store, 1)
+        assert delivery.request_id == first[0]
+        await store.webhooks.release([delivery], due_in=due_in)
+        (delivery,) = await claim_deliveries(store, 1)
+        assert delivery.request_id == following[0]
+        await store.webhooks.release([delivery])
 
 
 async def test_two_processes_never_claim_the_same_delivery(stores: Stores) -> None:

@@ -6,11 +6,12 @@ import resource
 import secrets
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 
 from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop
 from queue_middleware.backoff import exponential
-from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, QueueError
 from queue_middleware.events import Emit, ErrorStreak, ServiceError
 from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
@@ -78,7 +79,10 @@ class Dispatcher:
         try:
             await self._loop.run()
         finally:
-            await self._release(self._withdraw())
+            if withdrawn := self._withdraw():
+                # Only once: after a cancellation nothing may hold up the end, and closing the store releases them as well.
+                with suppress(QueueError):
+                    await self._outbox.release(withdrawn)
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns soon."""
@@ -104,6 +108,7 @@ class Dispatcher:
             # First a read: a claim waits for the write lock even if nothing is due.
             due = await self._store.next_due(Topic.DELIVERY)
             if due is None or due > 0:
+                self._full, self._limited_hosts = False, frozenset()  # no longer: what was due has been sent
                 return due
         room = self._slots.free()
         if room is None:
@@ -136,33 +141,34 @@ class Dispatcher:
         """Give back the slot, even before the outcome is stored. May be called repeatedly."""
         if not self._slots.give_back(delivery, quick=quick):
             return
-        # The next claim begins when nothing waits any more, so that it starts many at once.
-        if self._waiting and self._loop.is_working and self._start_waiting():
+        # The next claim begins when nothing waits for this slot any more, so that it starts many at once.
+        if self._waiting and self._loop.is_working and self._start_waiting() == delivery.host:
             return
         self._freed_hosts.add(delivery.host)
         if self._full or delivery.host in self._limited_hosts:
             self._loop.wake()
 
-    def _start_waiting(self) -> bool:
-        """Start the first waiting delivery for which the slot that became free is the one that it needs."""
+    def _start_waiting(self) -> str | None:
+        """Start the first waiting delivery for which the slot that became free is the one that it needs. Returns its host."""
         for token, (delivery, result) in self._waiting.items():
             if self._slots.begin(delivery):
                 self._spawn(delivery, result)
                 del self._waiting[token]
-                return True
-        return False
+                return delivery.host
+        return None
 
-    def _withdraw(self, host: str | None = None) -> list[int]:
-        """Let nothing start that waits for a slot of this host, or of any. Returns the tokens, which are to be released."""
-        tokens = [token for token, (delivery, _) in self._waiting.items() if host in (None, delivery.host)]
-        for token in tokens:
-            self._slots.give_back(self._waiting.pop(token)[0])
-        return tokens
+    def _withdraw(self, host: str | None = None) -> list[DeliveryClaim]:
+        """Let nothing start that waits for a slot of this host, or of any. Returns the deliveries, which are to be released."""
+        withdrawn = [delivery for delivery, _ in self._waiting.values() if host in (None, delivery.host)]
+        for delivery in withdrawn:
+            del self._waiting[delivery.token]
+            self._slots.give_back(delivery)
+        return withdrawn
 
-    async def _release(self, tokens: Collection[int]) -> None:
+    async def _release(self, claimed: Collection[DeliveryClaim]) -> None:
         """Hand back deliveries that were not started, which any process may claim again."""
-        if tokens:
-            await self._loop.retry_until_stop(lambda: self._outbox.release(tokens))
+        if claimed:
+            await self._loop.retry_until_stop(lambda: self._outbox.release(claimed))
 
     # --- webhooks that are claimed when their job is completed
 
@@ -197,7 +203,7 @@ class Dispatcher:
     async def _deliver(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
         """Make one attempt and record it. Raises nothing, because that would end the other attempts."""
         at, started = self._clock(), time.monotonic()
-        quick, withdrawn = False, list[int]()
+        quick, withdrawn = False, list[DeliveryClaim]()
         try:
             response, decision = await self._send(delivery, result)
             if decision.outcome is AttemptOutcome.PROMPT:
@@ -253,7 +259,7 @@ class Dispatcher:
             wait = exponential(self._shortages, longest=_MAX_BUSY_WAIT)
         else:
             wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
-        await self._loop.retry_until_stop(lambda: self._outbox.release([delivery.token], due_in=wait))
+        await self._loop.retry_until_stop(lambda: self._outbox.release([delivery], due_in=wait))
 
     async def _settle(self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
         """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""

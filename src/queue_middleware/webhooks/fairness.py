@@ -78,6 +78,8 @@ def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
     shares: dict[str, int] = {}
     limited_hosts: set[str] = set()
     full = False
+    claimed = sum(capacity.busy.values())
+    left_ahead = int((capacity.limit + claimed) * AHEAD_SHARE) - claimed
     at_host, waiting_at_host = Counter[str](), Counter[str]()
     for flow, count in capacity.busy.items():
         at_host[host_of_flow(flow)] += min(count, _MAX_AT_FLOW)
@@ -87,7 +89,7 @@ def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
         slots = min(FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host])
         slots, ahead = max(0, slots), 0
         if healthy and one.host_health is ReceiverHealth.HEALTHY and one.flow in capacity.quick:
-            ahead = max(0, AHEAD - waiting_at_host[one.host])
+            ahead = max(0, min(AHEAD - waiting_at_host[one.host], left_ahead - slots))
         allowed = slots + ahead
         fits = left if healthy else min(left, unproven)
         count = max(0, min(allowed, fits, one.due))
@@ -99,6 +101,7 @@ def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
             at_host[one.host] += min(count, slots)
             waiting_at_host[one.host] += count - min(count, slots)
             left -= count
+            left_ahead -= count
             unproven -= 0 if healthy else count
     return Allocation(shares, full, frozenset(limited_hosts))
 
@@ -179,6 +182,8 @@ class DispatchSlots:
         self._unproven -= delivery.health is not ReceiverHealth.HEALTHY
         self._at_host.subtract(delivery.host, running)
         self._at_flow.subtract(delivery.flow, running)
+        if not running:
+            return True  # nothing was sent, so nothing is known about the receiver
         if not quick:
             self._quick.discard(delivery.flow)
         elif len(self._quick) < self._limit:

@@ -76,8 +76,11 @@ class WebhookStore(Protocol):
         what the attempt shows about the receiver; `circuit.next_health` and `circuit.next_host_health` derive its health.
         """
 
-    async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
-        """Hand back claimed deliveries that were not started, due again in `due_in` seconds, without charging the attempt."""
+    async def release(self, claimed: Collection[DeliveryClaim], *, due_in: float = 0.0) -> None:
+        """Hand back claimed deliveries that were not started, due as before or in `due_in` seconds. The attempt is not charged.
+
+        If one of them was to be the probe of an open circuit, the next probe may be sent then.
+        """
 
     # --- for operators
 

@@ -4,13 +4,15 @@ import asyncio
 
 import pytest
 
-from queue_middleware.events import CircuitOpened, Delivered, DeliveryFailed
+from queue_middleware import background
+from queue_middleware.errors import OutboundRefused, StoreBusy
+from queue_middleware.events import CircuitOpened, Delivered, DeliveryDead, DeliveryFailed
 from queue_middleware.jobs.models import StoredResponse, WebhookKind
 from queue_middleware.outbound.client import Response
 from queue_middleware.webhooks.fairness import AHEAD, FLOW_LIMITS
 from queue_middleware.webhooks.models import DeliveryFilter, DeliveryState, ReceiverHealth
 
-from .test_dispatcher import JSON, URL, Receiver, setup  # noqa: F401
+from .test_dispatcher import JSON, OK, URL, Receiver, setup  # noqa: F401
 
 SLOTS = FLOW_LIMITS[ReceiverHealth.HEALTHY]
 
@@ -136,6 +138,33 @@ async def test_what_waits_for_a_slot_is_handed_back_at_the_stop(setup):  # noqa:
     assert pending == [0, 0, 0]
 
 
+async def test_a_cancelled_dispatcher_ends_and_hands_back_what_waits(setup):  # noqa: F811
+    receiver = Receiver()
+    engine = setup.engine(receiver)
+    task = asyncio.create_task(engine.run())
+    await occupy(setup, receiver, 3)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (len(receiver.posts), engine.tokens()) == (1 + SLOTS, [])
+    assert await setup.states() == {DeliveryState.DELIVERED: 1, DeliveryState.SENDING: SLOTS, DeliveryState.PENDING: 3}
+
+
+async def test_a_cancelled_dispatcher_does_not_wait_for_the_end_of_an_outage(setup):  # noqa: F811
+    class Outage(CountingStore):
+        async def release(self, claimed):
+            raise StoreBusy("full", 5)
+
+    receiver = Receiver()
+    task = asyncio.create_task(setup.engine(receiver, Outage(setup.store)).run())
+    await occupy(setup, receiver, 3)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
 @pytest.mark.parametrize("limit", [1, 3])
 async def test_all_attempts_together_are_limited(setup, limit):  # noqa: F811
     receiver = Receiver()
@@ -177,3 +206,49 @@ async def test_the_last_slot_may_be_taken_while_the_dispatcher_reads_what_is_due
     assert [event.request_id for event in events] == [direct, other]
     assert all(isinstance(event, Delivered) for event in events)
     assert store.claims > before
+
+
+async def test_a_slot_that_became_free_while_others_waited_is_used(setup, monkeypatch):  # noqa: F811
+    """Both the only slot and a claim of the limited host were requested at once."""
+    monkeypatch.setattr(background, "LONGEST_WAIT", 1000.0)
+    before, committed, after = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(CountingStore):
+        notifies = True
+
+        def subscribe(self, topic, listener):
+            self.store.subscribe(topic, lambda: self.notifies and listener())
+
+        async def claim(self, room):
+            await before.wait()
+            claimed = await super().claim(room)
+            committed.set()
+            await after.wait()
+            return claimed
+
+    for gate in (before, after):
+        gate.set()
+    receiver, other, store = Receiver(), "https://other.example/", Slow(setup.store)
+    async with setup.running(receiver, store, limit=1):
+        await make_quick(setup)
+        for gate in (before, after, committed):
+            gate.clear()
+        # The first attempt changes no health, so nothing but its free slot shows that the second delivery can be sent.
+        receiver.responses[:] = [OutboundRefused("refused", is_final=True), OK]
+        refused, last = await setup.submit(other), await setup.submit(other)
+        await setup.submit()
+        *others, claim = await setup.store.claim(3)
+        await asyncio.gather(*[setup.store.complete(one, StoredResponse(200, JSON, b"{}")) for one in others])
+        before.set()
+        await committed.wait()
+        store.notifies = False
+        receiver.held_prefix = other
+        receiver.gate.clear()
+        done = asyncio.get_running_loop().create_future()
+        setup.store.end(claim, StoredResponse(200, JSON, b"{}"), done.set_result)
+        after.set()
+        assert await done
+        receiver.gate.set()
+        events = [await setup.events.next() for _ in range(4)]
+    ended = [event.request_id for event in events if not isinstance(event, DeliveryDead)]
+    assert ended == [refused, claim.request_id, last]

@@ -117,9 +117,17 @@ def test_what_is_claimed_ahead_takes_no_slots_from_another_flow_of_the_host():
     assert allocate(Capacity(500, 500, {"g 0": 16 + AHEAD}), [flow]).by_flow == {"g 1": 16}
 
 
+def test_what_one_claim_takes_ahead_leaves_half_of_the_slots_to_others():
+    flows = [good(f"g{number}", 200) for number in range(4)]
+    shares = allocate(Capacity(246, 246, {"b": 10}, frozenset(["g0", "g1", "g2", "g3"])), [*flows, good("h"), new("n")])
+    assert shares.by_flow == {"g0": 16 + AHEAD, "g1": 128 - 10 - 16 - AHEAD, "g2": 16, "g3": 16, "h": 1, "n": 1}
+    assert (shares.full, shares.limited_hosts) == (False, {"g0", "g1", "g2", "g3"})
+
+
 def test_nothing_is_claimed_ahead_when_half_of_the_slots_are_taken():
     slots, flow = DispatchSlots(40), "a.example me"
     slots.take(delivery(0, flow))
+    slots.begin(delivery(0, flow))
     slots.give_back(delivery(0, flow), quick=True)
     taken = 0
     while slots.has_room(flow, "a.example"):
@@ -162,10 +170,25 @@ def test_a_flow_is_quick_until_a_response_is_not():
     assert free.quick == frozenset()
 
 
+def test_a_slot_that_was_never_used_shows_nothing_about_its_flow():
+    """The transaction has refused the webhook for which the slot was reserved."""
+    slots, flow = DispatchSlots(100), "a.example me"
+    sent, refused = delivery(1, flow), delivery(2, flow)
+    slots.take(sent)
+    slots.take(refused)
+    slots.begin(sent)
+    slots.give_back(sent, quick=True)
+    slots.give_back(refused)
+    free = slots.free()
+    assert free is not None
+    assert free.quick == {flow}
+
+
 def test_only_so_many_quick_flows_are_remembered_as_there_are_slots():
     slots = DispatchSlots(2)
     for token in range(5):
         slots.take(delivery(token, f"host{token} me"))
+        slots.begin(delivery(token, f"host{token} me"))
         slots.give_back(delivery(token, f"host{token} me"), quick=True)
     free = slots.free()
     assert free is not None

@@ -152,12 +152,12 @@ class Reservation:
 def complete_and_claim(transaction: Transaction, batch: Sequence[tuple[jobs.EndedAttempt, Reservation]]) -> list[bool]:
     """`jobs.finish`, and claim those webhooks that nothing else at their host is due before."""
     results, held = jobs.end(transaction, [ended for ended, _ in batch])
-    reserved = {reservation.delivery.key: reservation for _, reservation in batch}
+    reserved = {ended[:2]: reservation for ended, reservation in batch}
     last_id, flows = _ready_flows(transaction, reserved.values())
     rows: list[tuple[Any, ...]] = []
     others: list[tuple[int, str | None]] = []
-    for key, _, url, _, _ in held:
-        reservation = reserved[key]
+    for key, token, url, _, _ in held:
+        reservation = reserved[key, token]
         delivery = reservation.delivery
         if delivery.flow in flows:
             last_id += 1
@@ -183,13 +183,17 @@ def _ready_flows(transaction: Transaction, reservations: Iterable[Reservation]) 
     return (rows[0][1] if rows else 0), {row[0] for row in rows}
 
 
-def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
-    """Release deliveries of this process, due again after a delay in milliseconds, without charging the attempt."""
-    for tokens, delay in batch:
-        row = {"due": transaction.now + delay, "owner": transaction.owner, "tokens": list(tokens)}
-        transaction.change("release_flow_probes", row)
-        transaction.change("release_host_probes", row)
-        if transaction.change("release_deliveries", row):
+def release(transaction: Transaction, batch: Sequence[tuple[Collection[DeliveryClaim], int]]) -> list[None]:
+    """Release deliveries of this process, due as before or after a delay in milliseconds, without charging the attempt."""
+    for released, delay in batch:
+        due, owner = transaction.now + delay, transaction.owner
+        probes = [one.token for one in released if one.health is ReceiverHealth.OPEN]
+        if probes:  # any other one was claimed before the circuit opened
+            row = {"due": due, "owner": owner, "tokens": probes}
+            transaction.change("release_flow_probes", row)
+            transaction.change("release_host_probes", row)
+        tokens = [one.token for one in released]
+        if transaction.change("release_deliveries", {"due": due if delay else None, "owner": owner, "tokens": tokens}):
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)
 

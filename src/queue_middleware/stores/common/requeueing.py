@@ -100,7 +100,7 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     held = [_RunningJob(*row) for row in within_bounds(transaction.all("running_jobs_of_owner", (transaction.owner,)))]
     for job in held:
         _release(transaction, job)
-    parameters = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
+    parameters = {"due": None, "owner": transaction.owner, "tokens": None}
     if transaction.change("release_deliveries", parameters):
         transaction.topics.add(Topic.DELIVERY)
     if transaction.change("release_polls", parameters):

@@ -57,11 +57,13 @@ class CommonWebhookStore:
         reservation = deliveries.Reservation(delivery)
 
         def report(result: bool | QueueError) -> None:
-            if result is True and reservation.delivery_id is not None:
-                sender.start(delivery.replace(id=reservation.delivery_id), _result_of(claim, response))
-            else:
-                sender.give_back(delivery)
-            on_result(result)
+            try:
+                if result is True and reservation.delivery_id is not None:
+                    sender.start(delivery.replace(id=reservation.delivery_id), _result_of(claim, response))
+                else:
+                    sender.give_back(delivery)
+            finally:
+                on_result(result)
 
         return reservation, report
 
@@ -76,7 +78,7 @@ class CommonWebhookStore:
         try:
             return claimed.replace(results=await self._read(lambda queries: job_queries.results(queries, keys)))
         except QueueError:
-            await self.release([delivery.token for delivery in claimed.deliveries])
+            await self.release(claimed.deliveries)
             raise
 
     def settle(
@@ -92,9 +94,9 @@ class CommonWebhookStore:
         wait = None if retry_in is None else round(retry_in * 1000)
         return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._give_up_after_ms))
 
-    async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
+    async def release(self, claimed: Collection[DeliveryClaim], *, due_in: float = 0.0) -> None:
         """Release claimed deliveries."""
-        await self._write(deliveries.release, (tokens, round(due_in * 1000)))
+        await self._write(deliveries.release, (claimed, round(due_in * 1000)))
 
     # --- for operators
 

@@ -18,9 +18,11 @@ from queue_middleware.stores.common.transaction import Transaction
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import execute_rows
 from queue_middleware.stores.sqlite.transaction import SQLiteTransaction
-from queue_middleware.webhooks.models import DeliveryState
+from queue_middleware.webhooks.circuit import AttemptOutcome
+from queue_middleware.webhooks.models import DeliveryClaim, DeliveryState, ReceiverHealth
 from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 
+HEALTHY = "https://healthy.example/hook"
 Rows = Sequence[tuple[Any, ...]]
 P = TypeVar("P")
 R = TypeVar("R")
@@ -54,6 +56,21 @@ async def begin(store: SQLiteStore) -> list[Claim]:
     return claims
 
 
+def make_delivery(claim: Claim, token: int) -> DeliveryClaim:
+    host = "healthy.example"
+    flow = f"{host} {claim.client}"
+    return DeliveryClaim(0, token, HEALTHY, host, 1, claim.key, claim.request_id, health=ReceiverHealth.HEALTHY, flow=flow)
+
+
+async def make_healthy(store: SQLiteStore) -> None:
+    receipt = await store.submit(make_job(webhook=HEALTHY), start=True)
+    assert receipt.claim
+    await store.complete(receipt.claim, make_response())
+    (delivery,) = await claim_deliveries(store)
+    outcome = AttemptOutcome.PROMPT
+    await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None, outcome=outcome)
+
+
 async def test_jobs_of_held_claims_end(store: SQLiteStore) -> None:
     claims = await begin(store)
     ends = [ended_attempt(claim, make_response()) for claim in claims]
@@ -61,6 +78,21 @@ async def test_jobs_of_held_claims_end(store: SQLiteStore) -> None:
     assert [delivery.key for delivery in await claim_deliveries(store)] == [claims[0].key, claims[2].key]
     assert await together(store, jobs.finish, ends) == [True, False, True]
     assert await claim_deliveries(store) == []
+
+
+async def test_two_claims_of_one_job_may_end_together(store: SQLiteStore) -> None:
+    """This process lost the job, claimed it again, and the first attempt ends after all."""
+    await make_healthy(store)
+    receipt = await store.submit(make_job(webhook=HEALTHY), start=True)
+    assert receipt.claim
+    await store.release(receipt.claim)
+    (again,) = await store.claim(1)
+    reservations = [deliveries.Reservation(make_delivery(claim, token)) for token, claim in enumerate((again, receipt.claim))]
+    ends = [
+        (ended_attempt(claim, make_response()), one) for claim, one in zip((again, receipt.claim), reservations, strict=True)
+    ]
+    assert await together(store, deliveries.complete_and_claim, ends) == [True, False]
+    assert [one.delivery_id is not None for one in reservations] == [True, False]
 
 
 async def test_lines_of_held_claims_are_stored(store: SQLiteStore) -> None:
@@ -73,7 +105,7 @@ async def test_lines_of_held_claims_are_stored(store: SQLiteStore) -> None:
 async def test_held_deliveries_are_settled(store: SQLiteStore) -> None:
     await together(store, jobs.finish, [ended_attempt(claim, make_response()) for claim in await begin(store)])
     mine = await claim_deliveries(store)
-    await store.webhooks.release([mine[0].token])
+    await store.webhooks.release([mine[0]])
     settling = [(delivery, make_delivery_attempt(), True, None, None, 0) for delivery in mine]
     settled = await together(store, deliveries.settle, settling)
     assert [one.held for one in settled] == [False, True]

@@ -306,8 +306,8 @@ SELECT column1, column2, column3, column4, column5, column6, 'sending', 1, ?, ?,
 FROM (VALUES {rows}(?, ?, ?, ?, ?, ?)) WHERE column1 >= 0;
 
 -- name: release_deliveries
--- The attempt is not charged, because the queue itself has ended it.
-UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :due, owner = NULL, token = NULL, lease_until = NULL
+-- The attempt is not charged, because the queue itself has ended it. Without `due` the delivery keeps its place among the others.
+UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = ifnull(:due, due_at), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND owner = :owner AND (:tokens IS NULL OR token IN (SELECT value FROM json_each(:tokens)));
 
 -- name: release_flow_probes
