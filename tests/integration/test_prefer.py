@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sqlite3
 import tracemalloc
@@ -418,6 +419,35 @@ async def test_nothing_remains_of_a_client_that_has_gone(service: Service, kind:
         await queue.reaches(request_id, "COMPLETED")
         expected = 1 if kind in ("status", "response") else 2
         await eventually(lambda: len(service.calls) == expected)  # only the receipt is lost
+
+
+@pytest.mark.parametrize("kind", ["status", "receipt"])
+async def test_a_receive_that_repeats_the_body_does_not_stop_the_event_loop(service: Service, kind: str) -> None:
+    """Middlewares that read the body first often pass on a `receive` that returns it again and again, without waiting."""
+    calls = 0
+
+    async def receive() -> Message:
+        nonlocal calls
+        calls += 1
+        assert calls < 1000, "called again and again"
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async with service.queue() as queue:
+        request_id = await queue.submit("POST", "/x")
+        await queue.reaches(request_id, "IN_PROGRESS")
+        method, path = ("GET", f"{GATEWAY}/{request_id}/status") if kind == "status" else ("POST", "/fal/queue/submit/y")
+        response = RawResponse()
+
+        async def send(message: Message) -> None:
+            response.messages.append(message)
+
+        scope = http_scope(method, path.encode(), headers=((b"prefer", b"wait=60"),))
+        serving = asyncio.create_task(service.app(scope, receive, send))
+        await eventually(lambda: service.followed or serving.done())
+        await queue.cancel(request_id)
+        service.go.set()
+        await serving
+        assert json.loads(response.body)["status"] == "COMPLETED"
 
 
 async def created_task(queue: Queue) -> str:

@@ -83,9 +83,15 @@ class QueueRequest(Generic[RouteT]):
         return client_of(self.identity, self.scope)
 
     async def wait_for_disconnect(self) -> None:
-        """Return when the client closes the connection. Call it when the body has been read or will not be."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+        """Return when the client closes the connection. Call it when the body has been read or will not be.
+
+        Does not return if `receive` repeats the end of the body, as that of some middlewares does without ever waiting.
+        """
+        has_ended = False
+        while (message := await self.receive())["type"] != "http.disconnect":
+            if has_ended:
+                await asyncio.get_running_loop().create_future()
+            has_ended = not message.get("more_body", False)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Begin a response whose body follows through `send`."""
