@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -97,6 +98,20 @@ async def test_a_program_that_waits(language: str, fence: str, tmp_path: Path) -
         # The submission, at most one status and the response: the program did not poll.
         assert server.output.count("/fal/queue/") <= 3
         assert server.complaints() == []
+
+
+async def test_waiting_with_curl_ends_if_the_submission_was_refused(tmp_path: Path) -> None:
+    code = block("Wait with curl", "sh", PAGE).replace("/submit/", "/nothing/")
+    async with serving(uvicorn(), tmp_path) as server:
+        output = await run_program("curl", code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}"), tmp_path)
+        assert json.loads(output) == {"status": "NOT_FOUND"}
+
+
+def test_each_program_has_a_key_of_its_own() -> None:
+    """The same order is other bytes in another language, so a reader who runs all of them would get 422."""
+    kinds = [("curl", "sh"), ("Python", "python"), ("JavaScript", "js")]
+    codes = [block(f"{verb} {language}", fence, PAGE) for verb in ("With", "Wait with") for language, fence in kinds]
+    assert len({key for code in codes for key in re.findall(r"order-\d+", code)}) == len(codes)
 
 
 async def check_that_it_ran_once(server: Server, request_id: str) -> None:
