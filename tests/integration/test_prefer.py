@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sqlite3
 import tracemalloc
@@ -22,7 +23,7 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import StoreBusy
-from tests.support.queue_client import Queue, client_of, connected, eventually
+from tests.support.queue_client import Queue, client_of, connected, eventually, stored_jobs
 from tests.support.raw_asgi import Message, RawResponse, http_scope
 
 GATEWAY = "/fal/queue/requests"
@@ -53,7 +54,7 @@ class Service:
     async def work(self, request: Request) -> Response:
         self.calls.append(request)
         await self.go.wait()
-        return JSONResponse({"done": True}, self.status)
+        return JSONResponse({"done": True}, self.status, {"retry-after": "60"} if self.status == 503 else None)
 
     @property
     def followed(self) -> int:
@@ -244,7 +245,7 @@ async def test_every_end_ends_the_wait(service: Service, database: Path, end: st
         if end == "deleted":
             assert (response.status_code, applied(response)) == (404, None)
             return
-        assert applied(response) == "wait=60"
+        assert (applied(response), response.headers["vary"]) == ("wait=60", "prefer")
         plain = await queue.client.get(f"{GATEWAY}/{request_id}/{kind}")
         assert without_wait(response) == without_wait(plain)
         if kind == "status":
@@ -306,23 +307,18 @@ async def test_changes_by_another_process_end_the_wait(database: Path) -> None:
         assert waiting.calls == []
 
 
-async def test_waiting_reads_nothing_while_nothing_changes(service: Service) -> None:
+async def test_waiting_reads_nothing_while_nothing_changes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     async with service.queue() as queue:
         await queue.submit("POST", "/first")
         ids = [await queue.submit("POST", f"/{number}") for number in range(20)]
         polls = [get(queue, f"{GATEWAY}/{request_id}/status", 2) for request_id in ids]
         await service.waiting(20)
-        jobs = service.app._runtime.services.stores.jobs
-        reads: list[object] = []
-        submit = jobs._reader.submit
-        jobs._reader.submit = lambda operation, payload: [reads.append(payload), submit(operation, payload)][1]
-        try:
-            # The first to end begins to read; until then a second and more has passed.
+        store, reads = service.app._runtime.services.stores.jobs, []
+        with monkeypatch.context() as patch:
+            for name in ("job", "changed", "snapshots", "result"):
+                patch.setattr(store, name, reads.append)
             done, _ = await asyncio.wait(polls, timeout=1)
-            own = sum(read is not None for read in reads)
-            assert (done, own) == (set(), 0)
-        finally:
-            del jobs._reader.submit
+            assert (done, reads) == (set(), [])
         await queue.cancel(ids[0])
         assert (await polls[0]).json()["status"] == "COMPLETED"
         assert {(await poll).json()["status"] for poll in polls[1:]} == {"IN_QUEUE"}
@@ -420,6 +416,35 @@ async def test_nothing_remains_of_a_client_that_has_gone(service: Service, kind:
         await eventually(lambda: len(service.calls) == expected)  # only the receipt is lost
 
 
+@pytest.mark.parametrize("kind", ["status", "receipt"])
+async def test_a_receive_that_repeats_the_body_does_not_stop_the_event_loop(service: Service, kind: str) -> None:
+    """Middlewares that read the body first often pass on a `receive` that returns it again and again, without waiting."""
+    calls = 0
+
+    async def receive() -> Message:
+        nonlocal calls
+        calls += 1
+        assert calls < 1000, "called again and again"
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async with service.queue() as queue:
+        request_id = await queue.submit("POST", "/x")
+        await queue.reaches(request_id, "IN_PROGRESS")
+        method, path = ("GET", f"{GATEWAY}/{request_id}/status") if kind == "status" else ("POST", "/fal/queue/submit/y")
+        response = RawResponse()
+
+        async def send(message: Message) -> None:
+            response.messages.append(message)
+
+        scope = http_scope(method, path.encode(), headers=((b"prefer", b"wait=60"),))
+        serving = asyncio.create_task(service.app(scope, receive, send))
+        await eventually(lambda: service.followed or serving.done())
+        await queue.cancel(request_id)
+        service.go.set()
+        await serving
+        assert json.loads(response.body)["status"] == "COMPLETED"
+
+
 async def created_task(queue: Queue) -> str:
     created = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/work"})
     return str(created.json()["task"]["id"])
@@ -457,7 +482,7 @@ async def test_the_receipt_has_the_status_at_the_end(service: Service, path: str
         assert not submitting.done()
         service.go.set()
         receipt = await submitting
-        assert (receipt.status_code, applied(receipt)) == (200, "wait=60")
+        assert (receipt.status_code, applied(receipt), receipt.headers["vary"]) == (200, "wait=60", "prefer")
         value = receipt.json()
         assert (value["status"], value["gateway_request_id"]) == ("COMPLETED", value["request_id"])
         assert receipt.headers["x-fal-request-id"] == value["request_id"]
@@ -491,6 +516,27 @@ async def test_a_receipt_that_is_sent_at_once(service: Service, preference: str,
         assert (receipt.status_code, applied(receipt)) == (200, expected)
         assert receipt.json()["status"] in ("IN_QUEUE", "IN_PROGRESS")
         assert service.followed == 0
+
+
+@pytest.mark.parametrize("preference", ["respond-async", "wait=0", "wait=soon"])
+async def test_an_attempt_begins_after_a_receipt_that_is_sent_at_once(database: Path, preference: str) -> None:
+    """Decision 0021: a handler may block the event loop, or end the process, in its first step."""
+    service = Service(database, concurrency=4)  # so that slots are free while the worker looks for queued requests
+    began_before: list[int] = []
+
+    async def send(message: Message) -> None:
+        for _ in range(500):  # turns of the event loop
+            await asyncio.sleep(0)
+        began_before.append(len(service.calls))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async with service.queue():
+        scope = http_scope("POST", b"/fal/queue/submit/x", headers=((b"prefer", preference.encode()),))
+        await service.app(scope, receive, send)
+        assert began_before == [0, 0]
+        await eventually(lambda: service.calls)
 
 
 async def test_asynchronous_unless_it_is_quick(service: Service) -> None:
@@ -538,10 +584,19 @@ async def test_a_database_that_fails_during_the_wait_does_not_make_the_submissio
         await queue.reaches(receipt.json()["request_id"], "COMPLETED")
 
 
-async def test_the_body_is_not_in_memory_while_its_receipt_waits(service: Service) -> None:
+@pytest.mark.parametrize("begins", [False, True], ids=["queued", "begun"])
+async def test_the_body_is_not_in_memory_while_its_receipt_waits(database: Path, begins: bool) -> None:
+    """Nor that of a request that begins at once, when its attempt has ended; here each waits for its next one."""
     size, count = 2**20, 16
+    service = Service(database, concurrency=count, max_attempts=2)
+    service.status = 503
     async with service.queue() as queue:
-        await queue.reaches(await queue.submit("POST", "/first"), "IN_PROGRESS")
+        if begins:
+            service.go.set()
+        else:
+            for _ in range(count):
+                await queue.submit("POST", "/first")
+            await eventually(lambda: len(service.calls) == count)
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
@@ -550,10 +605,11 @@ async def test_the_body_is_not_in_memory_while_its_receipt_waits(service: Servic
                 for _ in range(count)
             ]
             await service.waiting(count)
-            used = tracemalloc.get_traced_memory()[0] - before
+            await eventually(lambda: stored_jobs(database, f"state = '{'delayed' if begins else 'queued'}'") == count)
+            service.calls.clear()
+            await eventually(lambda: tracemalloc.get_traced_memory()[0] - before < 4 * size)
         finally:
             tracemalloc.stop()
-        assert used < 4 * size
         for connection in connections:
             connection.close()
             await connection.task

@@ -15,8 +15,8 @@ from queue_middleware.jobs.struct import Struct
 MAX_WAIT = 60
 """Seconds. A longer `wait` is cut to this."""
 
-VARY: Headers = ((b"vary", b"prefer"),)
-"""Headers of a response that depends on the preferences (RFC 7240 §2)."""
+VARY = (b"vary", b"prefer")
+"""Header of a response that depends on the preferences (RFC 7240 §2)."""
 
 _PREFER = b"prefer"
 _name_of = itemgetter(0)

@@ -16,6 +16,7 @@ from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailab
 from queue_middleware.jobs.models import Headers
 
 from .auth import client_of
+from .preferences import VARY
 from .urls import SplitPath
 
 RouteT = TypeVar("RouteT")
@@ -82,10 +83,20 @@ class QueueRequest(Generic[RouteT]):
         """The client that limits count this request for, as in `NewJob.client`."""
         return client_of(self.identity, self.scope)
 
+    def add_applied(self, preference: bytes) -> None:
+        """Name a preference in `Preference-Applied`."""
+        self.applied += b", " + preference if self.applied else preference
+
     async def wait_for_disconnect(self) -> None:
-        """Return when the client closes the connection. Call it when the body has been read or will not be."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+        """Return when the client closes the connection. Call it when the body has been read or will not be.
+
+        Does not return if `receive` repeats the end of the body, as that of some middlewares does without ever waiting.
+        """
+        has_ended = False
+        while (message := await self.receive())["type"] != "http.disconnect":
+            if has_ended:
+                await asyncio.get_running_loop().create_future()
+            has_ended = not message.get("more_body", False)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Begin a response whose body follows through `send`."""
@@ -115,6 +126,8 @@ class QueueRequest(Generic[RouteT]):
         headers = [_JSON, (b"content-length", b"%d" % length), *extra]
         if self.applied:
             headers.append((b"preference-applied", self.applied))
+            if VARY not in extra:
+                headers.append(VARY)
         if self.request_id:
             headers.append((b"x-fal-request-id", self.request_id.encode()))
         return headers

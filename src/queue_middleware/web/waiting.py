@@ -29,7 +29,7 @@ class WaitingRequests:
     async def apply(self, request: QueueRequest[Any], job: Job, seconds: int, is_awaited: Callable[[Job], bool]) -> None:
         """Apply the preference `wait`: as `wait`, and the response names it unless the wait was cut short."""
         if await self.wait(request, job, seconds, is_awaited):
-            request.applied += b", wait=%d" % seconds if request.applied else b"wait=%d" % seconds
+            request.add_applied(b"wait=%d" % seconds)
 
     async def wait(self, request: QueueRequest[Any], job: Job, seconds: int, is_awaited: Callable[[Job], bool]) -> bool:
         """Wait at most `seconds` until `is_awaited` accepts the job. A job that has ended is not waited for.

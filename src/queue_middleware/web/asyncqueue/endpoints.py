@@ -116,7 +116,7 @@ class TaskEndpoints:
             else:
                 await self._waiting.wait(request, record.job, parameter, is_awaited)
             record = await self._runtime.task(record.job.request_id)
-        await self._respond_with(request, record, VARY)
+        await self._respond_with(request, record, (VARY,))
 
     async def _cancel(self, request: Request) -> None:
         record = await self._own_task(request)

@@ -85,7 +85,7 @@ class FalEndpoints:
         # Read after the job: a job that had ended by then has all its lines.
         entries = await self._logs.get(job) if responses.wants_logs(request.scope["query_string"]) else None
         body = responses.status_body(job, links_of(request, self._settings), entries)
-        await request.respond(200 if responses.is_over(job) else 202, body, VARY)
+        await request.respond(200 if responses.is_over(job) else 202, body, (VARY,))
 
     async def _stream(self, request: Request) -> None:
         request_id = _request_id(request)
@@ -137,7 +137,7 @@ class FalEndpoints:
         headers = [pair for pair in kept if pair[0] != b"x-fal-request-id"]
         headers.append((b"x-fal-request-id", result.job.request_id.encode()))
         if request.applied:
-            headers += ((b"preference-applied", request.applied), *VARY)
+            headers += ((b"preference-applied", request.applied), VARY)
         await request.start(response.status, headers)
         for _ in range(response.chunks):
             await request.send({"type": "http.response.body", "body": chunk, "more_body": True})

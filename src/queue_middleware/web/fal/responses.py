@@ -128,7 +128,7 @@ def error_response(error: QueueError) -> tuple[bytes, Headers]:
     """Body and headers for an error of the queue: `{"detail": …}`, with `error_type` where fal has one for the status."""
     kind = None if isinstance(error, StillInProgress) else _ERROR_TYPES.get(error.status)
     if kind is None:
-        headers = (*error.headers, *VARY) if isinstance(error, StillInProgress) else error.headers
+        headers = (*error.headers, VARY) if isinstance(error, StillInProgress) else error.headers
         return json.dumps({"detail": error.detail}).encode("ascii"), headers
     body = json.dumps({"detail": error.detail, "error_type": kind}).encode("ascii")
     return body, (*error.headers, (b"x-fal-error-type", kind.encode("ascii")))

@@ -73,11 +73,14 @@ class SubmitEndpoint:
             request.request_id = submitted.request_id
             receipt, extra = _receipt(submitted, links)
             if preferences is not NONE:
-                submission.close()  # the attempt must not wait for a receipt that waits for the attempt
-                receipt = await self._delayed_receipt(request, preferences, links) or receipt
-            await request.respond(200, receipt, extra)
+                _apply_at_once(request, preferences)
+            if not preferences.wait:
+                await request.respond(200, receipt, extra)
+                return
         finally:
-            submission.close()
+            submission.close()  # also where the receipt waits: the attempt must not wait for it
+        del submission, submitted  # their claim has the body
+        await request.respond(200, await self._delayed_receipt(request, preferences.wait, links) or receipt, extra)
 
     async def _store(
         self, request: QueueRequest[Route], raw_path: bytes, query: bytes, options: SubmitOptions, key: str | None
@@ -102,15 +105,12 @@ class SubmitEndpoint:
             request.headers = headers.replace(replayed=without_queue_preferences(headers.replayed))
         return key, preferences
 
-    async def _delayed_receipt(self, request: QueueRequest[Route], preferences: Preferences, links: Links) -> bytes | None:
-        """Apply the preferences: wait until the request is completed. Returns the receipt with the present status.
+    async def _delayed_receipt(self, request: QueueRequest[Route], seconds: int, links: Links) -> bytes | None:
+        """Wait until the request is completed. Returns the receipt with the present status.
 
-        None if the client does not wait, or if the database cannot be read: the submission is stored, so this is no error.
+        None if the database cannot be read: the submission is stored, so this is no error.
         """
-        seconds = preferences.wait
-        request.applied = at_once = b"respond-async" if preferences.respond_async else b""
-        if seconds is None:
-            return None
+        at_once = request.applied
         try:
             job = await self._runtime.job(request.request_id)
             await self._waiting.apply(request, job, seconds, is_over)
@@ -194,6 +194,14 @@ def _receipt(submitted: SubmitResult, links: Links) -> tuple[bytes, Headers]:
     if submitted.existing is None:
         return submitted_body(submitted.request_id, submitted.position, links), ()
     return receipt_body(submitted.existing.job, links), REPLAYED
+
+
+def _apply_at_once(request: QueueRequest[Route], preferences: Preferences) -> None:
+    """Apply the preferences that need no waiting."""
+    if preferences.respond_async:
+        request.add_applied(b"respond-async")
+    if preferences.wait == 0:
+        request.add_applied(b"wait=0")
 
 
 def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:
