@@ -18,6 +18,11 @@ from tests.support.leases import lease_passes
 
 from .conftest import Stores
 
+pytestmark = [  # in the unusual course all webhooks wait for a claim
+    pytest.mark.usefixtures("course"),
+    pytest.mark.parametrize("course", ["plain"], indirect=True),
+]
+
 A, B = "https://a.example/hook", "https://b.example/hook"
 _tokens = count(1000)
 

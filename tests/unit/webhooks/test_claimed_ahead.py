@@ -14,6 +14,11 @@ from queue_middleware.webhooks.models import DeliveryFilter, DeliveryState, Rece
 
 from .test_dispatcher import JSON, OK, URL, Receiver, setup  # noqa: F401
 
+pytestmark = [  # in the unusual course all webhooks wait for a claim
+    pytest.mark.usefixtures("course"),
+    pytest.mark.parametrize("course", ["plain"], indirect=True),
+]
+
 SLOTS = FLOW_LIMITS[ReceiverHealth.HEALTHY]
 
 
