@@ -112,7 +112,9 @@ class TaskCreator:
                 record = await self._runtime.task(existing.job.request_id)
             except UnknownRequest:
                 continue  # retention has just deleted it, so its key is free again
-            return submission, Created(record, self._secrets_of(existing.task or task), is_replayed=True)
+            return submission, Created(
+                record, {} if existing.task is None else self._secrets_of(existing.task), is_replayed=True
+            )
 
     def _internal(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:
         """A call of the wrapped application, on behalf of the client that a proxy saw when the task was created."""
