@@ -11,6 +11,7 @@ from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import Claim, JobResult, JobState, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.circuit import AttemptOutcome
+from queue_middleware.webhooks.fairness import flow_of
 from queue_middleware.webhooks.models import DeliveryClaim, DeliveryFilter, DeliveryState, ReceiverHealth, receiver_host
 from tests.support.clock import ManualClock
 from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
@@ -37,7 +38,7 @@ class Sender:
     def reserve(self, claim: Claim, response: StoredResponse) -> DeliveryClaim | None:
         url = claim.webhook or ""
         host = receiver_host(url)
-        flow = f"{host} {claim.client}"
+        flow = flow_of(host, claim.client)
         return DeliveryClaim(
             0, next(_tokens), url, host, 1, claim.key, claim.request_id, health=ReceiverHealth.HEALTHY, flow=flow
         )

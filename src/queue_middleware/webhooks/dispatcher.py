@@ -19,7 +19,7 @@ from queue_middleware.outbound.client import HTTPClient, Response
 
 from .body import ResultExpired, is_long
 from .circuit import AttemptOutcome
-from .fairness import QUICK_SECONDS, DispatchSlots
+from .fairness import QUICK_SECONDS, DispatchSlots, flow_of
 from .message import MessageBuilder
 from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, receiver_host
 from .reporting import report_attempt
@@ -178,7 +178,7 @@ class Dispatcher:
         if url is None or claim.task is not None or claim.webhook_kinds or is_long(response) or not self._loop.is_working:
             return None
         host = receiver_host(url)
-        flow = f"{host} {claim.client}"
+        flow = flow_of(host, claim.client)
         if self._full or host in self._limited_hosts or not self._slots.has_room(flow, host):
             return None
         token = secrets.randbits(63)

@@ -106,8 +106,13 @@ def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
     return Allocation(shares, full, frozenset(limited_hosts))
 
 
+def flow_of(host: str, submitter: str) -> str:
+    """The name of a flow: the host, a space, and the submitter. The store makes it in the same way (`sql/queries.sql`)."""
+    return f"{host} {submitter}"
+
+
 def host_of_flow(flow: str) -> str:
-    """The host in the name of a flow, which is the host, a space, and the submitter."""
+    """The host in the name of a flow."""
     return flow.partition(" ")[0]
 
 

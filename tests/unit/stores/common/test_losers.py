@@ -19,6 +19,7 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import execute_rows
 from queue_middleware.stores.sqlite.transaction import SQLiteTransaction
 from queue_middleware.webhooks.circuit import AttemptOutcome
+from queue_middleware.webhooks.fairness import flow_of
 from queue_middleware.webhooks.models import DeliveryClaim, DeliveryState, ReceiverHealth
 from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 
@@ -58,7 +59,7 @@ async def begin(store: SQLiteStore) -> list[Claim]:
 
 def make_delivery(claim: Claim, token: int) -> DeliveryClaim:
     host = "healthy.example"
-    flow = f"{host} {claim.client}"
+    flow = flow_of(host, claim.client)
     return DeliveryClaim(0, token, HEALTHY, host, 1, claim.key, claim.request_id, health=ReceiverHealth.HEALTHY, flow=flow)
 
 
