@@ -62,12 +62,21 @@ async def run_program(language: str, code: str, folder: Path) -> str:
     return await printed(sys.executable if language == "Python" else "node", str(file))
 
 
-@pytest.mark.parametrize(("language", "fence"), [("curl", "sh"), ("Python", "python"), ("JavaScript", "js")])
-async def test_a_program_whose_first_response_is_lost(language: str, fence: str, tmp_path: Path) -> None:
-    if language == "JavaScript" and shutil.which("node") is None:
+each_language = pytest.mark.parametrize(("language", "fence"), [("curl", "sh"), ("Python", "python"), ("JavaScript", "js")])
+
+
+def program_of(heading: str, fence: str) -> str:
+    """The program below a heading of the page, which names the address of the service once."""
+    if fence == "js" and shutil.which("node") is None:
         pytest.skip("Node.js is not installed")
-    code = block(f"With {language}", fence, PAGE)
+    code = block(heading, fence, PAGE)
     assert code.count("127.0.0.1:8000") == 1
+    return code
+
+
+@each_language
+async def test_a_program_whose_first_response_is_lost(language: str, fence: str, tmp_path: Path) -> None:
+    code = program_of(f"With {language}", fence)
     async with (
         serving(uvicorn(), tmp_path) as server,
         losing_the_first_response(server.port) as (port, responses),
@@ -78,12 +87,9 @@ async def test_a_program_whose_first_response_is_lost(language: str, fence: str,
         await check_that_it_ran_once(server, request_id)
 
 
-@pytest.mark.parametrize(("language", "fence"), [("curl", "sh"), ("Python", "python"), ("JavaScript", "js")])
+@each_language
 async def test_a_program_that_waits(language: str, fence: str, tmp_path: Path) -> None:
-    if language == "JavaScript" and shutil.which("node") is None:
-        pytest.skip("Node.js is not installed")
-    code = block(f"Wait with {language}", fence, PAGE)
-    assert code.count("127.0.0.1:8000") == 1
+    code = program_of(f"Wait with {language}", fence)
     (tmp_path / "slow").touch()
     async with serving(uvicorn(), tmp_path) as server:
         program = asyncio.create_task(

@@ -7,8 +7,7 @@ import json
 import signal
 import sqlite3
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,14 +15,12 @@ from typing import Any
 import httpx
 import pytest
 from asgi_lifespan import LifespanManager
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware
 from queue_middleware.errors import StoreBusy
-from tests.support.queue_client import Queue, client_of, connected, eventually, stored_jobs
+from tests.support.gated_service import GatedService
+from tests.support.queue_client import Queue, client_of, eventually, stored_jobs
 from tests.support.raw_asgi import Message, RawResponse, http_scope
 
 GATEWAY = "/fal/queue/requests"
@@ -31,25 +28,11 @@ QUEUE_FORM = "/fal/queue/run/acme/studio/requests"
 KEYS = {"api_keys": "alice:0123456789,bob:0123456789"}
 
 
-class Service:
-    """An application whose handler goes on when the test says so, with a queue around it."""
-
+class Service(GatedService):
     def __init__(self, database: Path, **options: Any) -> None:
-        self.go = asyncio.Event()
+        super().__init__(database, **options)
         self.status = 200
         self.calls: list[Request] = []
-        routes = [Route("/{path:path}", self.work, methods=["GET", "POST"])]
-        options = {"min_free_disk": 0, "shutdown_timeout": 0.2, "concurrency": 1, **options}
-        self.app = QueueMiddleware(Starlette(routes=routes), database=database, **options)
-
-    @asynccontextmanager
-    async def queue(self) -> AsyncIterator[Queue]:
-        """The running queue. Handlers that still run at the end are released."""
-        async with connected(self.app) as queue:
-            try:
-                yield queue
-            finally:
-                self.go.set()
 
     async def work(self, request: Request) -> Response:
         self.calls.append(request)

@@ -8,8 +8,6 @@ import json
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,33 +21,20 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.web.fal import status_stream
+from tests.support.gated_service import GatedService
 from tests.support.queue_client import Queue, client_of, connected, eventually
 from tests.support.raw_asgi import call, http_scope
 from tests.support.sse_client import SSEClient, data_of, open_stream
 
 
-class Stage:
-    """An application whose handlers go on when the test says so, and a queue around it."""
-
+class Stage(GatedService):
     def __init__(self, database: Path, **options: Any) -> None:
-        self.go = asyncio.Event()
+        super().__init__(database, **options)
         self.answers = [200]
         self.on_stage: list[str] = []
-        routes = [Route("/{name}", self.work, methods=["GET", "POST"])]
-        options = {"min_free_disk": 0, "shutdown_timeout": 0.2, "concurrency": 1, **options}
-        self.app = QueueMiddleware(Starlette(routes=routes), database=database, **options)
-
-    @asynccontextmanager
-    async def queue(self) -> AsyncIterator[Queue]:
-        """The running queue. Handlers that still run at the end are released."""
-        async with connected(self.app) as queue:
-            try:
-                yield queue
-            finally:
-                self.go.set()
 
     async def work(self, request: Request) -> Response:
-        self.on_stage.append(request.path_params["name"])
+        self.on_stage.append(request.path_params["path"])
         await self.go.wait()
         return PlainTextResponse("ünd Schluß", self.answers.pop() if len(self.answers) > 1 else self.answers[0])
 
