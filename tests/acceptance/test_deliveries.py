@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import signal
 import socket
 import time
 from collections import Counter
@@ -34,10 +35,10 @@ from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
 from tests.support.factories import make_job, make_response
 from tests.support.queue_client import eventually
-from tests.support.webhook_receiver import Webhook, receiving
+from tests.support.webhook_receiver import Receiver, Webhook, receiving
 
 from .load import count_rows
-from .servers import serving, uvicorn
+from .servers import Server, serving, uvicorn
 
 pytestmark = pytest.mark.slow
 
@@ -186,21 +187,41 @@ async def test_bad_receivers_delay_no_others(tmp_path: Path) -> None:
     assert min(ratios) <= 2.0, ratios
 
 
+async def submit(server: Server, receiver: Receiver, count: int) -> set[str]:
+    """Submit this many requests with a webhook; returns their ids."""
+    acknowledged: set[str] = set()
+
+    async def submit_some(client: httpx.AsyncClient, numbers: range) -> None:
+        for number in numbers:
+            response = await client.post(f"/fal/queue/submit/square?fal_webhook={receiver.url}/hook", json={"n": number})
+            acknowledged.add(response.raise_for_status().json()["request_id"])
+
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        for first in range(8):
+            tasks.start_soon(submit_some, client, range(first, count, 8))
+    return acknowledged
+
+
+async def test_a_regular_shutdown_hands_back_what_was_claimed_ahead(tmp_path: Path) -> None:
+    """What waits for a slot is neither sent before the end of the process, nor charged, nor sent twice."""
+    count = 400
+    async with receiving(pause=0.05) as receiver, serving(uvicorn(), tmp_path, concurrency=64) as server:
+        acknowledged = await submit(server, receiver, count)
+        await eventually(lambda: count_rows(server.database, "delivery WHERE state = 'sending'") > 32)  # more than has a slot
+        assert await server.stop() in (0, -signal.SIGTERM)
+        assert len(receiver.arrived) < count, "the process has to be stopped in the middle"
+        assert count_rows(server.database, "delivery WHERE state = 'sending'") == 0
+        await server.start()
+        await eventually(lambda: receiver.arrived.keys() >= acknowledged, PATIENCE)
+        await eventually(lambda: count_rows(server.database, "delivery WHERE state <> 'delivered'") == 0, PATIENCE)
+        assert {len(webhooks) for webhooks in receiver.arrived.values()} == {1}
+        assert count_rows(server.database, "delivery WHERE attempt <> 1") == 0
+
+
 async def test_a_kill_in_the_middle_of_a_thousand_deliveries_loses_none(tmp_path: Path) -> None:
     count = 1000
     async with receiving(pause=0.05) as receiver, serving(uvicorn(), tmp_path, concurrency=64) as server:
-        async with server.client() as client, anyio.create_task_group() as tasks:
-            acknowledged: set[str] = set()
-
-            async def submit(numbers: range) -> None:
-                for number in numbers:
-                    response = await client.post(
-                        f"/fal/queue/submit/square?fal_webhook={receiver.url}/hook", json={"n": number}
-                    )
-                    acknowledged.add(response.raise_for_status().json()["request_id"])
-
-            for first in range(8):
-                tasks.start_soon(submit, range(first, count, 8))
+        acknowledged = await submit(server, receiver, count)
         assert len(acknowledged) == count
         await eventually(lambda: count_rows(server.database, "job WHERE finished_at IS NULL") == 0)
         before = len(receiver.arrived)
