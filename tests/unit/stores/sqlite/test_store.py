@@ -30,6 +30,7 @@ from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import WriteLock
 from queue_middleware.stores.sqlite.sql import SQL, SQLiteQueries, bind, execute_rows
 from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
+from tests.support.descriptors import open_files
 from tests.support.factories import claim_deliveries, make_job, make_response
 from tests.support.queue_client import eventually
 
@@ -443,11 +444,10 @@ async def test_the_worker_claims_again_after_an_unreadable_request(tmp_path: Pat
 
 async def test_a_failed_start_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
-    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(StoreError):
             await make(tmp_path).open()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files(tmp_path) == []
 
 
 async def test_a_forked_child_does_not_keep_the_locks_of_a_dead_parent(tmp_path: Path) -> None:
@@ -511,14 +511,13 @@ async def test_claims_that_cannot_be_released_are_left_to_other_processes(
     def full(*_: object) -> list[int]:
         raise DiskFull("full", 1)
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patched:
         patched.setattr(module.requeueing, "release_all", full)
         store = make(tmp_path)
         await store.open()
         await store.submit(make_job(), start=True)
         await store.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files(tmp_path) == []
     heir = make(tmp_path)
     await heir.open()
     await heir.rescue()

@@ -17,6 +17,7 @@ from queue_middleware.stores.sqlite import shared_numbers
 from queue_middleware.stores.sqlite import wakeup as module
 from queue_middleware.stores.sqlite.shared_numbers import SharedNumbers
 from queue_middleware.stores.sqlite.wakeup import WakeupPipes
+from tests.support.descriptors import open_files
 from tests.support.queue_client import eventually
 
 
@@ -217,7 +218,7 @@ async def test_a_pipe_that_could_not_be_created_leaves_nothing_and_is_created_la
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacking: str
 ) -> None:
     pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me", SharedNumbers(tmp_path / "queue.sqlite3"))
-    before, opened, real = _open_files(), 0, os.open
+    before, opened, real = open_files(tmp_path), 0, os.open
 
     def scarce(*arguments: Any, **more: Any) -> int:
         nonlocal opened
@@ -233,7 +234,7 @@ async def test_a_pipe_that_could_not_be_created_leaves_nothing_and_is_created_la
         for _ in range(2):
             opened = 0
             start_listening(pipes, lambda: None)
-    assert _open_files() == before
+    assert open_files(tmp_path) == before
     assert not list(tmp_path.glob("*.wakeup-*"))
     assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
     start_listening(pipes, lambda: None)
@@ -247,14 +248,10 @@ async def test_a_symbolic_link_in_place_of_a_pipe_is_not_followed(tmp_path: Path
     (tmp_path / "queue.sqlite3.wakeup-me.new").symlink_to(other)
     (tmp_path / "queue.sqlite3.wakeup-linked").symlink_to(other)
     pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me", SharedNumbers(tmp_path / "queue.sqlite3"))
-    before = _open_files()
+    before = open_files(tmp_path)
     start_listening(pipes, lambda: None)
     assert (tmp_path / "queue.sqlite3.wakeup-me").is_fifo()
     assert not (tmp_path / "queue.sqlite3.wakeup-me").is_symlink()
     pipes.notify()
     pipes.close()
-    assert _open_files() <= before
-
-
-def _open_files() -> int:
-    return len([*Path("/proc/self/fd").iterdir()])
+    assert open_files(tmp_path) == before
