@@ -22,7 +22,7 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.web.fal import status_stream
 from tests.support.gated_service import GatedService
-from tests.support.queue_client import Queue, client_of, connected, eventually
+from tests.support.queue_client import Queue, client_of, connected, eventually, first_claim_is_over
 from tests.support.raw_asgi import call, http_scope
 from tests.support.sse_client import SSEClient, data_of, open_stream
 
@@ -390,6 +390,7 @@ async def test_deleting_a_request_ends_its_stream(database: Path) -> None:
 async def test_the_end_of_the_queue_ends_every_stream_at_once(stage: Stage) -> None:
     manager = LifespanManager(stage.app, shutdown_timeout=20)
     await manager.__aenter__()
+    await first_claim_is_over(stage.app)
     async with client_of(stage.app) as client:
         request_id = await Queue(client).submit("POST", "/x")
         async with open_stream(stage.app, request_id) as listener:

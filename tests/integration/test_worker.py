@@ -73,7 +73,7 @@ async def test_a_claim_in_progress_leaves_free_slots_to_new_jobs(database: Path,
 
     monkeypatch.setattr(SQLiteStore, "claim", slow)
     gate = Gate()
-    async with serving(gate.app, database, concurrency=2) as queue:
+    async with serving(gate.app, database, concurrency=2, after_first_claim=False) as queue:
         await asyncio.wait_for(claiming.wait(), 10)
         await queue.submit("POST", "/x")
         await eventually(lambda: gate.inside == ["x"])
@@ -99,7 +99,7 @@ async def test_a_restarted_worker_has_all_its_slots(database: Path, monkeypatch:
     monkeypatch.setattr(Worker, "_claim_until_stopped", broken)
     gate = Gate()
     gate.open.set()
-    async with serving(gate.app, database, concurrency=1, lease=0.5) as queue:
+    async with serving(gate.app, database, concurrency=1, lease=0.5, after_first_claim=False) as queue:
         assert [(await queue.run("GET", f"/{number}")).text for number in range(3)] == ["0", "1", "2"]
 
 

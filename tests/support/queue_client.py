@@ -115,12 +115,25 @@ def _with_own_state(app: Any) -> Any:
     return server
 
 
+async def first_claim_is_over(app: Any) -> None:
+    """Wait until a queue that has just started has claimed the jobs that were there.
+
+    Until then the claim reserves half of the slots. If it is the only slot, a job that is submitted meanwhile is queued first.
+    """
+    running = app._runtime._running if isinstance(app, QueueMiddleware) else None
+    if running is not None:
+        worker = running.worker
+        await eventually(lambda: not worker._slots._reserved and not (worker._may_have_work and worker._slots.free))
+
+
 @asynccontextmanager
-async def connected(app: Any) -> AsyncIterator[Queue]:
+async def connected(app: Any, *, after_first_claim: bool = True) -> AsyncIterator[Queue]:
     """A client of an application that contains a queue, in process, with its lifespan."""
     lifespan = LifespanManager(_with_own_state(app), startup_timeout=DEADLINE, shutdown_timeout=DEADLINE)
     await lifespan.__aenter__()
     try:
+        if after_first_claim:
+            await first_claim_is_over(app)
         async with client_of(lifespan.app) as client:
             yield Queue(client)
     finally:
@@ -129,12 +142,11 @@ async def connected(app: Any) -> AsyncIterator[Queue]:
 
 
 @asynccontextmanager
-async def serving(app: Any, database: Path, **options: Any) -> AsyncIterator[Queue]:
+async def serving(app: Any, database: Path, *, after_first_claim: bool = True, **options: Any) -> AsyncIterator[Queue]:
     """A client of the wrapped application. `min_free_disk` is 0 so that a full disk of the developer does not matter."""
-    async with connected(
-        QueueMiddleware(app, database=database, **{"min_free_disk": 0, "shutdown_timeout": 2, **options})
-    ) as queue:
-        yield queue
+    queue = QueueMiddleware(app, database=database, **{"min_free_disk": 0, "shutdown_timeout": 2, **options})
+    async with connected(queue, after_first_claim=after_first_claim) as client:
+        yield client
 
 
 def stored_jobs(database: Path, where: str = "true") -> int:
