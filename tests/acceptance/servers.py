@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 import httpx
 
@@ -127,6 +128,12 @@ class Server:
     def client(self, connections: int = 64) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         return httpx.AsyncClient(base_url=self.url, timeout=10, limits=limits, trust_env=False)
+
+    @asynccontextmanager
+    async def sockets(self, count: int) -> AsyncIterator[list[anyio.abc.SocketStream]]:
+        """This many connections, which are closed at the end of the block."""
+        async with AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", self.port)) for _ in range(count)]
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[Queue]:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,10 @@ class Stream:
 
 @asynccontextmanager
 async def listening(server: Server, ids: list[str]) -> AsyncIterator[list[Stream]]:
-    async with AsyncExitStack() as stack:
-        streams = []
-        for request_id in ids:
-            socket = await anyio.connect_tcp("127.0.0.1", server.port)
-            stream = Stream(await stack.enter_async_context(socket), request_id)
+    async with server.sockets(len(ids)) as sockets:
+        streams = [Stream(socket, request_id) for socket, request_id in zip(sockets, ids, strict=True)]
+        for stream in streams:
             await stream.open()
-            streams.append(stream)
         yield streams
 
 
@@ -117,7 +114,8 @@ async def test_open_streams_do_not_delay_the_shutdown_of_a_server(
     command: Command, workers: int, how: signal.Signals, tmp_path: Path
 ) -> None:
     """All streams end while running requests still hold the shutdown up; when these have ended, nothing is left to wait for."""
-    async with serving(command, tmp_path, workers, shutdown_timeout="120s") as server:
+    # As many slots as requests, so that every worker runs one: a worker without any would end at once.
+    async with serving(command, tmp_path, workers, shutdown_timeout="120s", concurrency=str(4 // workers)) as server:
         ids = await submitted(server, 4)
         await eventually(lambda: len(server.lines("entered")) == 4)
         async with listening(server, ids) as streams:

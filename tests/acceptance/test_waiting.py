@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,8 @@ class Poll:
 
 @asynccontextmanager
 async def polling(server: Server, paths: Sequence[str]) -> AsyncIterator[list[Poll]]:
-    async with AsyncExitStack() as stack:
-        polls = []
-        for path in paths:
-            socket = await anyio.connect_tcp("127.0.0.1", server.port)
-            polls.append(Poll(await stack.enter_async_context(socket), f"/fal/queue/requests/{path}"))
+    async with server.sockets(len(paths)) as sockets:
+        polls = [Poll(socket, f"/fal/queue/requests/{path}") for socket, path in zip(sockets, paths, strict=True)]
         for poll in polls:
             await poll.send()
         await eventually(lambda: has_waiting(server, len(paths)))
