@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 
@@ -18,8 +17,8 @@ from .asgi.lifespan import run_lifespan
 from .asgi.mount import process_objects
 from .asgi.replay import App
 from .events import Observer
-from .jobs.counts import QueueCounts
 from .jobs.routes import RouteOf
+from .runtime.operator_methods import OperatorMethods
 from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores import locate
@@ -28,8 +27,6 @@ from .web.auth import Authenticate, Authenticator
 from .web.cors import CORSMiddleware
 from .web.router import Router
 from .web.urls import declared_root, is_at_host, is_ours
-from .webhooks.admin import UNHEALTHY, make_filter
-from .webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 if TYPE_CHECKING:
     # With a default, so that a bare `QueueMiddleware` is a complete type in strict mypy; in `typing` from Python 3.13 on.
@@ -78,7 +75,7 @@ class _Dispatch:
             scope["root_path"] = self.root
 
 
-class QueueMiddleware(Generic[AppT]):
+class QueueMiddleware(OperatorMethods, Generic[AppT]):
     """Wraps an ASGI application and gives it a queue under `prefix`.
 
     There are three ways to add the queue. `app = QueueMiddleware(app)`, outside everything else, is recommended.
@@ -203,62 +200,6 @@ class QueueMiddleware(Generic[AppT]):
                 await send({"type": "websocket.close", "code": 1000, "reason": "this host serves no websockets"})
         else:
             await dispatch.inner(scope, receive, send)
-
-    # --- for operators; they raise `NotRunning` if the queue is not running
-
-    async def counts(self) -> QueueCounts:
-        """How many requests, webhooks and receivers are in each state; empty states are left out."""
-        return await self._runtime.counts()
-
-    async def deliveries(
-        self,
-        *,
-        after: int = 0,
-        limit: int = 100,
-        request_id: str | None = None,
-        delivery_id: int | None = None,
-        host: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        dead_only: bool = False,
-    ) -> list[DeliveryRecord]:
-        """One page of webhooks, oldest first; each argument that is given narrows the selection.
-
-        `since` and `until` limit the time at which a webhook was first due. For the next page, pass the last id as `after`.
-        """
-        criteria = make_filter(
-            request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
-        )
-        return await self._runtime.webhook_admin.deliveries(criteria, after=after, limit=limit)
-
-    async def delivery_attempts(self, delivery_id: int) -> list[DeliveryAttempt]:
-        """The recorded attempts of one delivery, with the beginning of each response. Do not show them to the submitter."""
-        return await self._runtime.webhook_admin.attempts(delivery_id)
-
-    async def receivers(self, health: Collection[ReceiverHealth] = UNHEALTHY) -> list[FlowRecord]:
-        """At most 1,000 flows with one of these states of health; by default those that are slow, failing or open."""
-        return await self._runtime.webhook_admin.receivers(health)
-
-    async def redeliver(
-        self,
-        *,
-        request_id: str | None = None,
-        delivery_id: int | None = None,
-        host: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        dead_only: bool | None = None,
-    ) -> int:
-        """Deliver webhooks again, and return how many. Each starts its schedule anew, under the same id.
-
-        The arguments select webhooks as in `deliveries`. With `request_id` or `delivery_id`, webhooks in any state are
-        selected; otherwise only those that were given up, unless `dead_only=False`.
-        Raises `BadRequest` if nothing is selected, and `UnknownRequest`.
-        """
-        criteria = make_filter(
-            request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
-        )
-        return await self._runtime.webhook_admin.redeliver(criteria)
 
     def running(
         self, state: Mapping[str, Any] | None = None, *, parent: App | None = None

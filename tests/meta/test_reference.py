@@ -161,7 +161,7 @@ def test_every_operator_method_is_documented_with_its_parameters() -> None:
     text = (ROOT / "docs/reference/api.md").read_text().partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| .+ \|$", text, re.MULTILINE)
     documented = {method: re.findall(r"`\**(\w+)`", parameters) for method, parameters in rows}
-    public = {method: getattr(QueueMiddleware, method) for method in vars(QueueMiddleware) if not method.startswith("_")}
+    public = {method: getattr(QueueMiddleware, method) for method in dir(QueueMiddleware) if not method.startswith("_")}
     real = {method: [name for name in inspect.signature(of).parameters if name != "self"] for method, of in public.items()}
     assert documented == real
 
