@@ -24,8 +24,10 @@ skipped. So there are few statements to cache, and nearly every batch is one sta
 
 
 def _load() -> dict[str, str]:
-    names = ("queries.sql", "job_list.sql", "tasks.sql")
-    text = "\n".join((files(__package__) / name).read_text(encoding="utf-8") for name in names)
+    found = sorted(
+        (item.name, item.read_text(encoding="utf-8")) for item in files(__package__).iterdir() if item.name.endswith(".sql")
+    )
+    text = "\n".join(blocks for _, blocks in found)
     blocks = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     pairs = zip(blocks[::2], blocks[1::2], strict=True)
     return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";") for name, body in pairs}
