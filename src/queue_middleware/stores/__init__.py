@@ -6,7 +6,8 @@ Begin with `open_stores`, which picks an implementation by the scheme of `databa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
 
-from .sqlite import SQLiteStore, database_path
+from .sqlite import ReadOnlySQLiteStore, SQLiteStore, database_path
 
 _STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
 """The store for each scheme of the option `database`; a path has no scheme."""
@@ -86,6 +87,29 @@ def open_stores(
     location = locate(settings.database)
     store = _STORES[_scheme_of(settings.database)](settings, clock, lease_clock)
     return Stores(store, store.webhooks, store.tasks, store, location)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnlyStores:
+    """The ports on a database that is only read. Methods that change something raise `StoreError`."""
+
+    jobs: ReadOnlySQLiteStore
+    webhooks: WebhookStore
+    tasks: TaskStore
+    location: Location
+
+
+@asynccontextmanager
+async def open_for_reading(settings: Settings) -> AsyncIterator[ReadOnlyStores]:
+    """The ports for reading the database that `settings.database` names, whether or not a service runs on it.
+
+    Changes and creates nothing, and delays no process that runs. Raises `StoreError` with the reason if the database cannot be
+    read, for instance because its schema is of another release, and `SettingsError` for a database of an unsupported kind.
+    """
+    location = locate(settings.database)
+    store = ReadOnlySQLiteStore(settings)
+    await store.open()
+    yield ReadOnlyStores(store, store.webhooks, store.tasks, location)
 
 
 def locate(database: str) -> Location:
