@@ -17,6 +17,7 @@ from queue_middleware.jobs.store import OnResult
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common.access import Read
 from queue_middleware.stores.common.job_store import CommonJobStore
+from queue_middleware.stores.common.operator_store import CommonOperatorStore
 from queue_middleware.stores.common.pending import Operation, P, R
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.transaction import Queries
@@ -47,6 +48,7 @@ class ReadOnlySQLiteStore(CommonJobStore):
         self._reader = _Reads(self._read_many)  # type: ignore[assignment]
         self._writer = _NoWriter()  # type: ignore[assignment]
         self.webhooks = CommonWebhookStore(settings, _refuse, self._read_many, self._read_many)
+        self.operations = CommonOperatorStore(settings, _refuse, self._read_many, self._read_many, clocks.system_clock)
         self.tasks = CommonTaskStore(_refuse, self._read_many, clocks.system_clock, self._read_many)
 
     async def open(self) -> None:
