@@ -65,5 +65,8 @@ class OperatorStore(Protocol):
     async def resume(self, route: str, operator: str) -> bool:
         """End the pause of a route; False if it is not paused. `ALL_ROUTES` ends only the pause of all routes."""
 
+    async def end_pauses(self) -> list[Pause]:
+        """Delete the pauses that have ended by themselves, and return them. Recorded as acts of `audit.QUEUE`."""
+
     async def record(self, operator: str, action: Action, target: str, count: int) -> None:
         """Record an act that another port has carried out."""

@@ -217,4 +217,7 @@ class JobStore(Protocol):
     # --- for loops
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`), a webhook (`DELIVERY`) or a poll (`POLL`) is due; None if there is none."""
+        """Seconds until something is due; None if nothing is.
+
+        That is for `WORK` a delayed job or the end of a pause, for `DELIVERY` a webhook, for `POLL` a poll.
+        """
