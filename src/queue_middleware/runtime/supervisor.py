@@ -108,7 +108,7 @@ class Supervisor:
         targets = TargetResolver(app, outbound, secret_ids, settings)
         self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock)
         self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
-        self.webhook_admin = WebhookAdmin(webhooks, emit)
+        self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
