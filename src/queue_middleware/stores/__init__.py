@@ -17,10 +17,12 @@ from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
 
-from .sqlite import SQLiteStore, database_path
+from .administration import DatabaseAdministration
+from .sqlite import SQLiteAdministration, SQLiteStore, database_path
 
 _STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
 """The store for each scheme of the option `database`; a path has no scheme."""
+_ADMINISTRATIONS: dict[str, type[SQLiteAdministration]] = {"": SQLiteAdministration, "sqlite": SQLiteAdministration}
 _SUPPORTED = "a path or sqlite:///path"
 
 
@@ -86,6 +88,14 @@ def open_stores(
     location = locate(settings.database)
     store = _STORES[_scheme_of(settings.database)](settings, clock, lease_clock)
     return Stores(store, store.webhooks, store.tasks, store, location)
+
+
+def administer(database: str) -> DatabaseAdministration:
+    """The administration of the database that the option `database` names.
+
+    Raises `StoreError` if there is none, and `SettingsError` for an unsupported kind.
+    """
+    return _ADMINISTRATIONS[_scheme_of(database)](database)
 
 
 def locate(database: str) -> Location:

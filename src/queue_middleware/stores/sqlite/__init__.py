@@ -4,7 +4,8 @@ May import: what `stores` may import, and `stores.common`.
 Begin with `store`, then `connection`, `locks` and `sql`.
 """
 
+from .administration import SQLiteAdministration
 from .location import database_path
 from .store import SQLiteStore
 
-__all__ = ["SQLiteStore", "database_path"]
+__all__ = ["SQLiteAdministration", "SQLiteStore", "database_path"]
