@@ -6,6 +6,7 @@ Begin with `store`, then `connection`, `locks` and `sql`.
 
 from .administration import SQLiteAdministration
 from .location import database_path
+from .read_only import ReadOnlySQLiteStore
 from .store import SQLiteStore
 
-__all__ = ["SQLiteAdministration", "SQLiteStore", "database_path"]
+__all__ = ["ReadOnlySQLiteStore", "SQLiteAdministration", "SQLiteStore", "database_path"]
