@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that are done and those that there are in total."""
+"""Called with the bytes that are copied, and the bytes in total."""
 
 
 @dataclass(frozen=True, slots=True)
