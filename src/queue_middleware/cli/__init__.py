@@ -22,6 +22,7 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 
 COMMANDS: dict[str, str] = {
     "database": "the database: information, check, backup, space, schema",
+    "requests": "list and inspect requests, and act on them",
     "keys": "the keys that sign webhooks",
 }
 """The help of each command, which is also the name of its module, with `_` for `-`."""
