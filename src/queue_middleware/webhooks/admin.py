@@ -13,6 +13,7 @@ from queue_middleware.events import Emit, Operated, Redelivered
 from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.syntax.hosts import canonical_authority
+from queue_middleware.syntax.times import milliseconds_of
 
 from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, FlowRecord, ReceiverHealth
 from .store import WebhookStore
@@ -39,8 +40,8 @@ def make_filter(
     return DeliveryFilter(
         request_id=request_id,
         delivery_id=delivery_id,
-        since=_milliseconds("since", since),
-        until=_milliseconds("until", until),
+        since=None if since is None else milliseconds_of("since", since),
+        until=None if until is None else milliseconds_of("until", until),
         host=None if host is None else canonical_authority(host),
         dead_only=dead_only,
     )
@@ -114,11 +115,3 @@ def _target_of(criteria: DeliveryFilter) -> str:
         return str(criteria.delivery_id)
     conditions = {name: value for name, value in to_builtins(criteria).items() if value is not None}
     return criteria.request_id or encode(conditions).decode()
-
-
-def _milliseconds(name: str, moment: object) -> int | None:
-    if moment is None:
-        return None
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise BadRequest(f"{name} is {moment!r}; pass a datetime with a time zone, e.g. datetime.now(UTC)")
-    return round(moment.timestamp() * 1000)

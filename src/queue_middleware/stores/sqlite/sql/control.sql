@@ -42,6 +42,17 @@ SELECT min(due_at) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_i
             OR '*' IN (SELECT value FROM json_each(:paused)))
         AND NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job AS other ON other.id = job_id WHERE other.state IN ('queued', 'running'))));
 
+-- name: put_process
+INSERT INTO process (owner, host, pid, version, concurrency, started_at, seen_at, running, stuck)
+VALUES (:owner, :host, :pid, :version, :concurrency, :started_at, :seen_at, :running, :stuck)
+ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at, running = excluded.running, stuck = excluded.stuck;
+
+-- name: processes
+SELECT owner, host, pid, version, concurrency, started_at, seen_at, running, stuck FROM process ORDER BY started_at, owner;
+
+-- name: delete_processes
+DELETE FROM process WHERE owner IN (SELECT value FROM json_each(?));
+
 -- name: insert_audit_record
 INSERT INTO audit (at, operator, action, target, count) VALUES (?, ?, ?, ?, ?);
 
