@@ -23,6 +23,7 @@ TOP = {
     "middleware",
     "errors",
     "events",
+    "instrumentation",
     "verify",
     "settings",
     "option_parsers",
