@@ -23,6 +23,7 @@ TOP = {
     "middleware",
     "errors",
     "events",
+    "logging",
     "instrumentation",
     "verify",
     "settings",

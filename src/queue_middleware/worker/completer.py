@@ -14,6 +14,7 @@ from queue_middleware.jobs.retry import RetryDecision, attempts_allowed, task_ba
 from queue_middleware.jobs.states import FINAL
 
 from .context import WorkerContext
+from .error_notes import add_note
 from .log_buffer import LogBuffer
 from .task_session import TaskSession
 
@@ -117,7 +118,8 @@ class JobCompleter:
             self._context.emit(AttemptStarted(claim.request_id, claim.attempt, claim.route))
 
     def report_error(self, claim: Claim, error: BaseException) -> None:
-        """Emit what the application raised."""
+        """Emit what the application raised, after adding a note that names the request."""
+        add_note(error, claim)
         self._context.emit(ApplicationError(claim.request_id, claim.attempt, claim.route, error))
 
     def report_stuck(self, claim: Claim, duration: float) -> None:

@@ -84,7 +84,7 @@ class JobExecutor:
             self._completer.report_start(claim)
             scope = error = None
             if self.abort_reason is None:
-                activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))
+                activate(ActiveJob(claim.request_id, claim.attempt, claim.route, context.store, self._weak_self))
                 scope = build_scope(claim.request, claim.request_id, claim.attempt, context.state)
                 app = context.app if self._session is None else self._session.begin(self._replay)
                 self._call = call = CancellableCall(invoke(app, scope, self._replay))
