@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from queue_middleware.jobs.job_detail import JobDetail, KeptRequest
+from queue_middleware.jobs.timeline import TimelineEntry
 from queue_middleware.settings import Settings
 
-from . import kept_requests, operator_queries
+from . import kept_requests, operator_queries, timeline
 from .access import Read, Write
 
 
@@ -30,6 +31,11 @@ class CommonOperatorStore:
         """Read one request without its body and headers."""
         found: JobDetail = await self._read(lambda queries: operator_queries.detail(queries, request_id))
         return found
+
+    async def timeline(self, request_id: str) -> list[TimelineEntry]:
+        """Read what happened to a request."""
+        entries: list[TimelineEntry] = await self._read_many(lambda queries: timeline.timeline(queries, request_id))
+        return entries
 
     async def kept_request(self, request_id: str) -> KeptRequest:
         """Read a request that can be submitted again."""
