@@ -21,6 +21,7 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 """Runs one action with the parsed arguments. Returns a value of `exit_codes.Exit`; None stands for `Exit.DONE`."""
 
 COMMANDS: dict[str, str] = {
+    "requests": "list and inspect requests, and act on them",
     "keys": "the keys that sign webhooks",
 }
 """The help of each command, which is also the name of its module, with `_` for `-`."""

@@ -18,6 +18,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
 
+from .common.job_store import CommonJobStore
 from .common.operator_store import CommonOperatorStore
 from .sqlite import ReadOnlySQLiteStore, SQLiteStore, database_path
 
@@ -95,7 +96,7 @@ def open_stores(
 class ReadOnlyStores:
     """The ports on a database that is only read. Methods that change something raise `StoreError`."""
 
-    jobs: ReadOnlySQLiteStore
+    jobs: CommonJobStore
     webhooks: WebhookStore
     tasks: TaskStore
     operations: CommonOperatorStore
