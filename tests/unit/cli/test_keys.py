@@ -31,9 +31,9 @@ class Terminal:
         for name, value in variables.items():
             self._environment.setenv(name, value)
 
-    def run(self, *arguments: str, fails: bool = False) -> str:
+    def run(self, *arguments: str, fails: bool = False, code: int = 1) -> str:
         """Run a command and return its output, or its error output if it is expected to fail."""
-        assert main(arguments, clock=lambda: self.now) == int(fails)
+        assert main(arguments, clock=lambda: self.now) == (code if fails else 0)
         out, err = self._capsys.readouterr()
         assert (err if not fails else out) == ""
         return err if fails else out
@@ -70,7 +70,7 @@ def test_list_prints_all_keys(terminal):
     new = terminal.file.read().keys[1].pair
     table = [line.split("  ") for line in terminal.run("keys", "list").splitlines()]
     assert [[word.strip() for word in line if word.strip()] for line in table] == [
-        ["kid", "status", "signs from", "published until"],
+        ["KID", "STATUS", "SIGNS FROM", "PUBLISHED UNTIL"],
         [FIRST.kid, "active", "-", "2027-01-18T09:00:00Z"],
         [new.kid, "next", "2027-01-16T09:00:00Z", "-"],
     ]
@@ -166,7 +166,9 @@ def test_an_invalid_option_in_the_environment_is_reported(terminal):
 
 def test_no_key_is_created_without_a_queue(terminal, tmp_path):
     for arguments in (["keys", "rotate"], ["keys", "rotate", "--compromised"]):
-        assert f"there is no queue at {terminal.database}; name its database with" in terminal.run(*arguments, fails=True)
+        assert f"there is no queue at {terminal.database}; name its database with" in terminal.run(
+            *arguments, fails=True, code=5
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,4 +183,4 @@ def test_the_module_can_be_run(terminal):
 
 def test_the_package_installs_the_command():
     scripts = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"queue-middleware": f"{main.__module__}:{main.__name__}"}
+    assert scripts == dict.fromkeys(("queue-middleware", "qm"), f"{main.__module__}:{main.__name__}")

@@ -5,6 +5,7 @@ Begin with `store`, then `connection`, `locks` and `sql`.
 """
 
 from .location import database_path
+from .read_only import ReadOnlySQLiteStore
 from .store import SQLiteStore
 
-__all__ = ["SQLiteStore", "database_path"]
+__all__ = ["ReadOnlySQLiteStore", "SQLiteStore", "database_path"]

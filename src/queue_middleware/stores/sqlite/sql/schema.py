@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from queue_middleware.errors import Outdated, StoreError
 
@@ -47,6 +48,18 @@ def check_schema(connection: sqlite3.Connection) -> None:
             f"the database has schema version {version} by now, this process knows {_newest()}: "
             "restart this process with the release that the others run",
             _RETRY_AFTER,
+        )
+
+
+def check_readable(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `StoreError` unless the schema is that of this release."""
+    version = _version(connection)
+    if version > _newest():
+        raise StoreError(f"the database has schema version {version}, this release knows {_newest()}; upgrade the package")
+    if version < _newest():
+        raise StoreError(
+            f"the database {path} has schema version {version}, this release reads {_newest()}: use the release that the "
+            "service runs, or upgrade the database: stop the service and run 'queue-middleware database migrate'"
         )
 
 
