@@ -22,6 +22,8 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 
 COMMANDS: dict[str, str] = {
     "keys": "the keys that sign webhooks",
+    "trigger": "send a sample webhook to a receiver",
+    "verify": "check a recorded webhook, and explain what fits and what does not",
 }
 """The help of each command, which is also the name of its module, with `_` for `-`."""
 

@@ -8,8 +8,9 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from queue_middleware.errors import QueueError
 from queue_middleware.receivers.signatures import FORMATS
+
+from .exit_codes import CommandError
 
 _FIRST_LINE = re.compile(rb"[A-Z]+ \S+ HTTP/[\d.]+|HTTP/[\d.]+ (?P<status>\d{3}).*")
 _HEADER = re.compile(rb"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>.*?)[ \t]*")
@@ -17,7 +18,7 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _SIGNATURE_HEADERS = {name.decode() for names in FORMATS.values() for name in names}
 
 
-class UnreadableRecording(QueueError):
+class UnreadableRecording(CommandError):
     """The recording is in none of the formats."""
 
 

@@ -49,16 +49,20 @@ class Check(NamedTuple):
 
 
 class KeySource(NamedTuple):
-    """A key set: the address that the verifier fetches, and the client that fetches it; by default one over the network."""
+    """A key set: the address that the verifier fetches, the client that fetches it, and how its keys are named.
+
+    The default client uses the network.
+    """
 
     url: str
     client: httpx.Client | None = None
+    label: str = "key"
 
     @classmethod
-    def in_hand(cls, name: str, key_set: bytes) -> KeySource:
+    def in_hand(cls, name: str, key_set: bytes, label: str = "key") -> KeySource:
         """A key set that is known already. Nothing is fetched."""
         transport = httpx.MockTransport(lambda request: httpx.Response(200, content=key_set))
-        return cls(f"http://{name}.invalid/", httpx.Client(transport=transport))
+        return cls(f"http://{name}.invalid/", httpx.Client(transport=transport), label)
 
 
 class WebhookChecker:
@@ -83,6 +87,7 @@ class WebhookChecker:
             WebhookVerifier(source.url, secrets=secrets, tolerance=math.inf, sync_client=source.client, clock=clock)
             for source in sources
         ] or [WebhookVerifier(secrets=secrets, tolerance=math.inf, clock=clock)]
+        self._labels = [source.label for source in sources] or ["key"]
 
     def check(self, headers: HeaderList, body: bytes) -> Check:
         """Check one webhook. Blocks while a key set is fetched."""
@@ -139,10 +144,10 @@ class WebhookChecker:
         return (signers[0] if signers else ""), findings
 
     def _signers(self, message: SignedMessage) -> Iterator[str]:
-        keys = dict.fromkeys(key for verifier in self._verifiers for key in verifier.keys)
-        for key in keys:
+        labels = {key: label for verifier, label in zip(self._verifiers, self._labels, strict=True) for key in verifier.keys}
+        for key, label in labels.items():
             if _has_signed(key, message):
-                yield f"ed25519, key {thumbprint(key)}"
+                yield f"ed25519, {label} {thumbprint(key)}"
         for number, secret in enumerate(self._secrets, start=1):
             if secret.verify(message.message, message.macs):
                 yield f"hmac-sha256, secret {number}"
