@@ -22,6 +22,7 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 
 COMMANDS: dict[str, str] = {
     "keys": "the keys that sign webhooks",
+    "listen": "receive webhooks on this machine, check and show them",
     "trigger": "send a sample webhook to a receiver",
     "verify": "check a recorded webhook, and explain what fits and what does not",
 }

@@ -59,7 +59,7 @@ def new_request_id(now: float) -> str:
 
 
 def build_sample(sample: Sample, pair: KeyPair, shared: list[str], clock: Callable[[], float], *, sign: bool) -> SampleMessage:
-    """The message about this sample. Raises `msgspec.DecodeError` for progress that is not like `{"fraction": 0.4, "stage": "text"}`."""
+    """The message about this sample. Raises `msgspec.DecodeError` for data that is not progress."""
     signer = Signer(KeyRing.of(pair), parse_shared_secrets(shared), clock=clock)
     builder = MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(_no_chunk, Settings())}, clock)
     delivery = _delivery(sample, int(clock() * 1000))
