@@ -23,6 +23,7 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 COMMANDS: dict[str, str] = {
     "keys": "the keys that sign webhooks",
     "listen": "receive webhooks on this machine, check and show them",
+    "submit": "submit a request to a running queue, and wait for its response",
     "trigger": "send a sample webhook to a receiver",
     "verify": "check a recorded webhook, and explain what fits and what does not",
 }
