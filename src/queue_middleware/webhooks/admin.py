@@ -9,6 +9,7 @@ from queue_middleware.errors import BadRequest
 from queue_middleware.events import Emit, Redelivered
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.syntax.hosts import canonical_authority
+from queue_middleware.syntax.times import milliseconds_of
 
 from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, FlowRecord, ReceiverHealth
 from .store import WebhookStore
@@ -31,8 +32,8 @@ def make_filter(
     return DeliveryFilter(
         request_id=request_id,
         delivery_id=delivery_id,
-        since=_milliseconds("since", since),
-        until=_milliseconds("until", until),
+        since=None if since is None else milliseconds_of("since", since),
+        until=None if until is None else milliseconds_of("until", until),
         host=None if host is None else canonical_authority(host),
         dead_only=dead_only,
     )
@@ -77,11 +78,3 @@ class WebhookAdmin:
         if count:
             self._emit(Redelivered(count))
         return count
-
-
-def _milliseconds(name: str, moment: object) -> int | None:
-    if moment is None:
-        return None
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise BadRequest(f"{name} is {moment!r}; pass a datetime with a time zone, e.g. datetime.now(UTC)")
-    return round(moment.timestamp() * 1000)
