@@ -9,7 +9,7 @@ from queue_middleware.jobs.audit import AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.processes import ProcessRecord
-from queue_middleware.webhooks.admin import UNHEALTHY, make_filter
+from queue_middleware.webhooks.admin import APPLICATION, UNHEALTHY, make_filter
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 from .runtime import Runtime
@@ -95,14 +95,24 @@ class OperatorMethods:
         since: datetime | None = None,
         until: datetime | None = None,
         dead_only: bool | None = None,
+        operator: str = APPLICATION,
     ) -> int:
         """Deliver webhooks again, and return how many. Each starts its schedule anew, under the same id.
 
         The arguments select webhooks as in `deliveries`. With `request_id` or `delivery_id`, webhooks in any state are
-        selected; otherwise only those that were given up, unless `dead_only=False`.
+        selected; otherwise only those that were given up, unless `dead_only=False`. `operator` is recorded, and is in the event
+        `Operated`.
         Raises `BadRequest` if nothing is selected, and `UnknownRequest`.
         """
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
         )
-        return await self._runtime.webhook_admin.redeliver(criteria)
+        return await self._runtime.webhook_admin.redeliver(criteria, operator)
+
+    async def probe(self, host: str, *, operator: str = APPLICATION) -> int:
+        """Send one webhook now for each open circuit of a receiver, whatever its schedule, and return how many.
+
+        Without an open circuit, or if nothing is pending, nothing is sent. `operator` is recorded, and is in the event
+        `Operated`.
+        """
+        return await self._runtime.webhook_admin.probe(host, operator)

@@ -120,7 +120,7 @@ class Supervisor:
             app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instrumentation=instrumentation
         )
         self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
-        self.webhook_admin = WebhookAdmin(webhooks, emit)
+        self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
