@@ -29,6 +29,10 @@ COMMANDS: dict[str, str] = {
     "resume": "end a pause",
     "processes": "the processes that run the queue",
     "keys": "the keys that sign webhooks",
+    "listen": "receive webhooks on this machine, check and show them",
+    "submit": "submit a request to a running queue, and wait for its response",
+    "trigger": "send a sample webhook to a receiver",
+    "verify": "check a recorded webhook, and explain what fits and what does not",
 }
 """The help of each command, which is also the name of its module, with `_` for `-`."""
 
