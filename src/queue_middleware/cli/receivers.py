@@ -115,7 +115,7 @@ def _probe(chosen: argparse.Namespace, terminal: Terminal) -> None:
     if terminal.json:
         terminal.print_json(document)
     else:
-        terminal.print(f"{plural(document.probes, 'webhook')} to be sent now")
+        terminal.print(f"{plural(document.probes, 'webhook')} will be sent now")
 
 
 async def _send(chosen: argparse.Namespace) -> Probes:
