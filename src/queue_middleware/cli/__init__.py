@@ -21,6 +21,8 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 """Runs one action with the parsed arguments. Returns a value of `exit_codes.Exit`; None stands for `Exit.DONE`."""
 
 COMMANDS: dict[str, str] = {
+    "database": "the database: information, check, backup, space, schema",
+    "requests": "list and inspect requests, and act on them",
     "keys": "the keys that sign webhooks",
     "listen": "receive webhooks on this machine, check and show them",
     "submit": "submit a request to a running queue, and wait for its response",

@@ -94,6 +94,13 @@ def seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(error.detail) from None
 
 
+def count(text: str) -> int:
+    """A positive number: a type of arguments."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
 class Moment(NamedTuple):
     """A time that an argument names, absolute or relative to now."""
 

@@ -57,6 +57,10 @@ class Terminal:
             text = "  ".join(cells).rstrip()
             print(self.bold(text) if number == 0 else text)
 
+    def flush(self) -> None:
+        """Show what was printed at once."""
+        sys.stdout.flush()
+
     # --- everything else
 
     def note(self, text: str) -> None:

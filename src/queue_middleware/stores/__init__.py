@@ -18,11 +18,14 @@ from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
 
+from .administration import DatabaseAdministration
+from .common.job_store import CommonJobStore
 from .common.operator_store import CommonOperatorStore
-from .sqlite import ReadOnlySQLiteStore, SQLiteStore, database_path
+from .sqlite import ReadOnlySQLiteStore, SQLiteAdministration, SQLiteStore, database_path
 
 _STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
 """The store for each scheme of the option `database`; a path has no scheme."""
+_ADMINISTRATIONS: dict[str, type[SQLiteAdministration]] = {"": SQLiteAdministration, "sqlite": SQLiteAdministration}
 _SUPPORTED = "a path or sqlite:///path"
 
 
@@ -95,7 +98,7 @@ def open_stores(
 class ReadOnlyStores:
     """The ports on a database that is only read. Methods that change something raise `StoreError`."""
 
-    jobs: ReadOnlySQLiteStore
+    jobs: CommonJobStore
     webhooks: WebhookStore
     tasks: TaskStore
     operations: CommonOperatorStore
@@ -113,6 +116,14 @@ async def open_for_reading(settings: Settings) -> AsyncIterator[ReadOnlyStores]:
     store = ReadOnlySQLiteStore(settings)
     await store.open()
     yield ReadOnlyStores(store, store.webhooks, store.tasks, store.operations, location)
+
+
+def administer(database: str) -> DatabaseAdministration:
+    """The administration of the database that the option `database` names.
+
+    Raises `StoreError` if there is none, and `SettingsError` for an unsupported kind.
+    """
+    return _ADMINISTRATIONS[_scheme_of(database)](database)
 
 
 def locate(database: str) -> Location:

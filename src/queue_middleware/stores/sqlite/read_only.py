@@ -27,6 +27,7 @@ from . import clocks
 from .connection import set_up
 from .errors import as_queue_error
 from .location import database_path
+from .locks import living_owners
 from .ownership import check_application
 from .sql import SQLiteQueries
 from .sql.schema import check_readable
@@ -48,7 +49,15 @@ class ReadOnlySQLiteStore(CommonJobStore):
         self._reader = _Reads(self._read_many)  # type: ignore[assignment]
         self._writer = _NoWriter()  # type: ignore[assignment]
         self.webhooks = CommonWebhookStore(settings, _refuse, self._read_many, self._read_many)
-        self.operations = CommonOperatorStore(settings, _refuse, self._read_many, self._read_many, clocks.system_clock)
+        self.operations = CommonOperatorStore(
+            settings,
+            _refuse,
+            self._read_many,
+            self._read_many,
+            clocks.system_clock,
+            lambda: living_owners(self.path),
+            lambda: "",
+        )
         self.tasks = CommonTaskStore(_refuse, self._read_many, clocks.system_clock, self._read_many)
 
     async def open(self) -> None:
