@@ -106,8 +106,8 @@ def timestamp(at: int) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in two units at most, e.g. `9.4 s`, `4 min 12 s`, `3 h 5 min`, `12 d`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds) // 60
     if minutes < 60:
         rest = round(seconds) % 60
