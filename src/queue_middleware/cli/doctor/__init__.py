@@ -1,4 +1,8 @@
-"""`queue-middleware doctor`: looks for what is wrong with a queue, and says what to do about it."""
+"""`queue-middleware doctor`: looks for what is wrong with a queue, and for what to do about it.
+
+May import: what `cli` may import.
+Begin with `_findings`; the database itself is examined in its store (`DatabaseAdministration.examine`).
+"""
 
 from __future__ import annotations
 
