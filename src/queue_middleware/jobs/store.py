@@ -133,11 +133,13 @@ class JobStore(Protocol):
     def end(self, claim: Claim, outcome: StoredResponse | Failure, on_result: OnResult[bool]) -> None:
         """Complete or fail the job as `complete` and `fail` do; `on_result` is called with the result or the error."""
 
-    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
+    async def retry(
+        self, claim: Claim, delay: float, line: LogLine | None = None, outcome: StoredResponse | Failure | None = None
+    ) -> AttemptEnd | None:
         """Delay the job for another attempt in `delay` seconds; returns what became of the job.
 
         A job that is to be cancelled is cancelled instead, and a final result that arrived during the attempt ends the job.
-        `line` is added to the job's log and gives the reason.
+        `line` is added to the job's log and gives the reason. `outcome` is that of the attempt, for its record.
         """
 
     async def release(self, claim: Claim) -> AttemptEnd | None:

@@ -15,7 +15,7 @@ from nacl import bindings
 from nacl.signing import SigningKey
 
 from queue_middleware.errors import SettingsError
-from queue_middleware.option_parsers import decode_webhook_secret, parse_webhook_secrets
+from queue_middleware.secret_parsers import decode_webhook_secret, parse_webhook_secrets
 
 _SEED = re.compile(r"[0-9a-fA-F]{64}")
 

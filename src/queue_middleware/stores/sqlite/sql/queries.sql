@@ -547,6 +547,7 @@ SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :ke
     + :chunk * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
     + :chunk * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
     + (SELECT ifnull(sum(:row + length(lines)), 0) FROM log WHERE job_id = :key)
+    + :row * (SELECT count(*) FROM attempt WHERE job_id = :key)
     + :row * (SELECT count(*) FROM delivery LEFT JOIN delivery_attempt ON delivery_id = delivery.id WHERE job_id = :key);
 
 -- name: still_prunable
