@@ -24,6 +24,7 @@ TOP = {
     "errors",
     "events",
     "logging",
+    "instrumentation",
     "verify",
     "settings",
     "option_parsers",
