@@ -28,6 +28,7 @@ TOP = {
     "verify",
     "settings",
     "option_parsers",
+    "secret_parsers",
     "backoff",
     "background",
     "secret_file",

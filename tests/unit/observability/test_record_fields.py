@@ -12,6 +12,7 @@ import pytest
 
 from queue_middleware import events
 from queue_middleware.events import Event
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import ErrorType, JobState, WebhookKind
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
@@ -87,6 +88,10 @@ TABLE: list[tuple[Event, dict[str, Any]]] = [
     ),
     (events.CircuitClosed("receiver.test", "account-1"), {"queue_event": "circuit_closed", "host": "receiver.test"}),
     (events.Redelivered(3), {"queue_event": "redelivered", "count": 3}),
+    (
+        events.Operated("carol", Action.PAUSE, "/items/{id}", 1),
+        {"queue_event": "operated", "operator": "carol", "action": "pause", "target": "/items/{id}", "count": 1},
+    ),
 ]
 PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """Attributes that every record has; `message` is set by formatters."""
