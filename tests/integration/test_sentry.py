@@ -25,14 +25,7 @@ from tests.support.webhook_receiver import receiving
 
 pytestmark = pytest.mark.usefixtures("course")
 
-CANARIES = [
-    "canary-of-headers",
-    "canary-of-cookie",
-    "canary-of-body",
-    "canary-of-query",
-    "canary-of-webhook",
-    "canary-of-label",
-]
+CANARIES = [f"canary-of-{place}" for place in ("headers", "cookie", "body", "query", "webhook", "label")]
 WEBHOOKS: dict[str, Any] = {"outbound_allow": "127.0.0.1", "webhook_schedule": [0.01]}
 
 
@@ -200,12 +193,14 @@ async def test_an_error_that_the_application_has_reported_is_no_second_issue(dat
 
 
 async def test_a_dead_webhook_is_an_issue_without_its_url(database: Path, sent: Sent) -> None:
-    async with receiving(lambda webhook: 410) as receiver:
-        async with serving(Application().app, database, observers=[SentryObserver()], **WEBHOOKS) as queue:
-            webhook = f"{receiver.url}/hook?token=canary-of-webhook"
-            request_id = await queue.submit("GET", "/items/1", params={"fal_webhook": webhook})
-            await queue.response(request_id)
-            await eventually(lambda: sent.issues)
+    async with (
+        receiving(lambda webhook: 410) as receiver,
+        serving(Application().app, database, observers=[SentryObserver()], **WEBHOOKS) as queue,
+    ):
+        webhook = f"{receiver.url}/hook?token=canary-of-webhook"
+        request_id = await queue.submit("GET", "/items/1", params={"fal_webhook": webhook})
+        await queue.response(request_id)
+        await eventually(lambda: sent.issues)
     (issue,) = sent.issues
     assert issue["contexts"]["queue"]["queue_event"] == "delivery_dead"
     assert issue["tags"]["queue.request_id"] == request_id
