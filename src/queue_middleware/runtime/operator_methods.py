@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.webhooks.admin import UNHEALTHY, make_filter
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
@@ -69,4 +70,6 @@ class OperatorMethods:
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
         )
-        return await self._runtime.webhook_admin.redeliver(criteria)
+        with self._runtime.acting(Action.REDELIVER, "application") as work:
+            work.count = count = await self._runtime.webhook_admin.redeliver(criteria)
+        return count
