@@ -3,6 +3,7 @@
 QueueError
 ├── SettingsError                    an option is wrong; raised at construction
 ├── RotationRefused                  the signing keys are not changed
+├── MaintenanceRefused               a backup, compaction or migration of the database was not made
 ├── BadRequest              400      a malformed path, parameter, header or number
 │   └── StillInProgress     400      the result was requested before the request has completed
 ├── Unauthorized            401      no key, or an unknown one
@@ -11,9 +12,11 @@ QueueError
 ├── CrossSite               403      a browser sent it from a page of another site
 ├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or one of another client
+├── NotKept                 404      the stored request of an ended job was deleted, or never kept
 ├── MethodNotAllowed        405      with `Allow`
 ├── BodyTooSlow             408      the request body arrives too slowly
 ├── AlreadyEnded            409      a callback, a signal or a cancellation came too late
+├── NotEnded                409      a request cannot be copied before it has ended
 ├── TooLarge                413      the request body is too large
 ├── UriTooLong              414      path and query are too long
 ├── InvalidWebhook          422      a webhook URL that can never be called
@@ -67,6 +70,10 @@ class RotationRefused(QueueError):
     """The signing keys cannot or should not be changed right now; they are unchanged."""
 
 
+class MaintenanceRefused(QueueError):
+    """A backup, a compaction or a migration cannot or should not be made right now; the database is unchanged."""
+
+
 class BadRequest(QueueError):
     """The request is malformed; nothing was stored."""
 
@@ -118,6 +125,12 @@ class UnknownRequest(QueueError):
     status = 404
 
 
+class NotKept(QueueError):
+    """The request is no longer stored, so an operator cannot submit it again; see the option `keep_requests`."""
+
+    status = 404
+
+
 class MethodNotAllowed(QueueError):
     """The route exists, but not with this method."""
 
@@ -141,6 +154,12 @@ class BodyTooSlow(QueueError):
 
 class AlreadyEnded(QueueError):
     """A callback, signal or cancellation comes too late: the task has already ended with another outcome."""
+
+    status = 409
+
+
+class NotEnded(QueueError):
+    """The request has not ended, so an operator cannot submit it again yet."""
 
     status = 409
 

@@ -294,7 +294,13 @@ async def test_what_clients_and_operators_do_is_an_action(application: Applicati
         await eventually(lambda: marking.calls and marking.calls[0].status)
         await eventually(lambda: queue.deliveries(request_id=ended))
         assert await queue.redeliver(request_id=ended) == 1
+        assert await queue.probe("receiver.test", operator="ann") == 0
+        await queue.pause("/show", operator="ann")
+        assert await queue.resume("/show", operator="ann")
     assert [(work.action, work.operator, work.count) for work in marking.actions] == [
         (Action.CANCEL, None, 0),
         (Action.REDELIVER, "application", 1),
+        (Action.PROBE, "ann", 0),
+        (Action.PAUSE, "ann", 1),
+        (Action.RESUME, "ann", 1),
     ]

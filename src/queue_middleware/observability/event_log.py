@@ -17,6 +17,7 @@ from queue_middleware.events import (
     DeliveryFailed,
     Event,
     KeysChanged,
+    Operated,
     OperatorNotice,
     OperatorWarning,
     PollFailed,
@@ -30,6 +31,8 @@ from queue_middleware.events import (
     Stopping,
 )
 from queue_middleware.jobs.models import JobState
+
+from .record_fields import fields_of
 
 _log = logging.getLogger("queue_middleware")
 
@@ -62,7 +65,8 @@ class LoggingObserver:
             return
         level, text = _FORMATS.get(type(event), _ROUTINE)
         if _log.isEnabledFor(level):
-            _log.log(level, "%s", text(event), exc_info=event.error if isinstance(event, ApplicationError) else None)
+            error = event.error if isinstance(event, ApplicationError) else None
+            _log.log(level, "%s", text(event), exc_info=error, extra=fields_of(event))
 
     # However many errors an outage causes, the log shows its start in full, then counts, then its end.
 
@@ -74,15 +78,17 @@ class LoggingObserver:
         text = f"{type(event.error).__name__}: {event.error}"
         if burst.is_new(event.error, now):
             retry = f"; continues in {round(event.retry_in, 2):g} s" if event.retry_in else ""
-            _log.error("%s: %s%s", event.where, text, retry, exc_info=event.error)
+            _log.error("%s: %s%s", event.where, text, retry, exc_info=event.error, extra=fields_of(event))
         elif (count := burst.take_unlogged(now)) > 0:
-            _log.error("%s: %d more failures in %s, the last: %s", event.where, count, _span(now - burst.first), text)
+            since = _span(now - burst.first)
+            _log.error("%s: %d more failures in %s, the last: %s", event.where, count, since, text, extra=fields_of(event))
 
     def _log_recovery(self, event: Recovered) -> None:
         burst = self._bursts.pop(event.where, None)
         if burst is not None:
             failures = "a failure" if burst.total == 1 else f"{burst.total} failures"
-            _log.warning("%s: works again, after %s in %s", event.where, failures, _span(self._clock() - burst.first))
+            since = _span(self._clock() - burst.first)
+            _log.warning("%s: works again, after %s in %s", event.where, failures, since, extra=fields_of(event))
 
 
 class _Burst:
@@ -199,6 +205,7 @@ _FORMATS: Mapping[type, _Format] = {
     ),
     CircuitClosed: (logging.INFO, lambda e: f"webhooks{_of_submitter(e)} to {e.host} are accepted again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhook{' is' if e.count == 1 else 's are'} redelivered"),
+    Operated: (logging.INFO, lambda e: f"operator {e.operator}: {e.action} {e.target}, {e.count} changed"),
     KeysChanged: (logging.INFO, lambda e: f"signing keys reloaded, {e.kid} signs"),
     # With the name in front: where logging is not configured, Python prints warnings without the name of their logger.
     OperatorWarning: (logging.WARNING, lambda e: f"queue_middleware: {e.message}"),

@@ -14,6 +14,7 @@ from queue_middleware.background import LONGEST_WAIT, OUTAGE_PAUSE
 from queue_middleware.events import Emit, ErrorStreak
 from queue_middleware.instrumentation import Instruments
 from queue_middleware.jobs.models import Claim, NewJob
+from queue_middleware.jobs.processes import SlotUse
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.settings import Settings
@@ -96,6 +97,12 @@ class Worker:
     def tokens(self) -> list[int]:
         """The tokens of the running attempts; may be called from another thread."""
         return self._slots.tokens()
+
+    def slot_use(self) -> SlotUse:
+        """How many slots are in use; may be called from another thread."""
+        running = list(self._slots.running.values())
+        ended = sum(attempt.is_settled and attempt.abort_reason is not None for attempt in running)
+        return SlotUse(len(running), ended + len(self._slots.overstaying))
 
     def stop(self) -> None:
         """Claim nothing more. Idempotent."""
