@@ -11,9 +11,11 @@ QueueError
 ├── CrossSite               403      a browser sent it from a page of another site
 ├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or one of another client
+├── NotKept                 404      the stored request of an ended job was deleted, or never kept
 ├── MethodNotAllowed        405      with `Allow`
 ├── BodyTooSlow             408      the request body arrives too slowly
 ├── AlreadyEnded            409      a callback, a signal or a cancellation came too late
+├── NotEnded                409      a request cannot be copied before it has ended
 ├── TooLarge                413      the request body is too large
 ├── UriTooLong              414      path and query are too long
 ├── InvalidWebhook          422      a webhook URL that can never be called
@@ -118,6 +120,12 @@ class UnknownRequest(QueueError):
     status = 404
 
 
+class NotKept(QueueError):
+    """The request is no longer stored, so an operator cannot submit it again; see the option `keep_requests`."""
+
+    status = 404
+
+
 class MethodNotAllowed(QueueError):
     """The route exists, but not with this method."""
 
@@ -141,6 +149,12 @@ class BodyTooSlow(QueueError):
 
 class AlreadyEnded(QueueError):
     """A callback, signal or cancellation comes too late: the task has already ended with another outcome."""
+
+    status = 409
+
+
+class NotEnded(QueueError):
+    """The request has not ended, so an operator cannot submit it again yet."""
 
     status = 409
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar, Protocol, Self
 
+from .jobs.audit import Action
 from .jobs.models import ErrorType, Failure, JobState, StoredResponse, WebhookKind
 from .jobs.outcomes import Outcome, outcome_of
 from .jobs.struct import Struct
@@ -238,11 +239,24 @@ class Redelivered(Struct, frozen=True):
     count: int
 
 
+class Operated(Struct, frozen=True):
+    """An operator has acted, and `count` requests, webhooks or pauses were changed.
+
+    `operator` is the name that was passed to the method; it is `queue` if a pause ended by itself.
+    `target` is a request id, a delivery id, a host, a route, or the conditions of a selection as JSON.
+    """
+
+    operator: str
+    action: Action
+    target: str
+    count: int
+
+
 Event = (
     Started | Stopping | Stopped | ServiceError | Recovered | KeysChanged | OperatorWarning | OperatorNotice
     | Submitted | AttemptStarted | AttemptFailed | JobAwaiting | TaskProgress | Finished | ClaimLost | Rescued
     | ApplicationError | SlotStuck | Polled | PollFailed | Delivered | DeliveryFailed
-    | DeliveryDead | CircuitOpened | CircuitClosed | Redelivered
+    | DeliveryDead | CircuitOpened | CircuitClosed | Redelivered | Operated
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from queue_middleware.events import ApplicationError, Event, ServiceError
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "events.md"
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 KINDS = get_args(Event)
-SCALARS = ("str", "int", "float", "bool", "JobState", "ErrorType", "WebhookKind")
+SCALARS = ("str", "int", "float", "bool", "JobState", "ErrorType", "Action", "WebhookKind")
 
 
 def test_the_page_lists_all_events_with_their_fields_in_order() -> None:

@@ -17,6 +17,7 @@ from queue_middleware.events import (
     DeliveryFailed,
     Event,
     KeysChanged,
+    Operated,
     OperatorNotice,
     OperatorWarning,
     PollFailed,
@@ -199,6 +200,7 @@ _FORMATS: Mapping[type, _Format] = {
     ),
     CircuitClosed: (logging.INFO, lambda e: f"webhooks{_of_submitter(e)} to {e.host} are accepted again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhook{' is' if e.count == 1 else 's are'} redelivered"),
+    Operated: (logging.INFO, lambda e: f"operator {e.operator}: {e.action} {e.target}, {e.count} changed"),
     KeysChanged: (logging.INFO, lambda e: f"signing keys reloaded, {e.kid} signs"),
     # With the name in front: where logging is not configured, Python prints warnings without the name of their logger.
     OperatorWarning: (logging.WARNING, lambda e: f"queue_middleware: {e.message}"),

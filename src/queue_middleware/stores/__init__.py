@@ -1,4 +1,4 @@
-"""Implementations of the three storage ports, one package for each kind of database.
+"""Implementations of the four storage ports, one package for each kind of database.
 
 May import: `tasks`, `webhooks`, `events`, `jobs` and the layers below them; never `worker`, which is in the same layer.
 Begin with `open_stores`, which picks an implementation by the scheme of `database`, then `common.job_store` and `sqlite.store`.
@@ -17,6 +17,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
 
+from .common.operator_store import CommonOperatorStore
 from .sqlite import SQLiteStore, database_path
 
 _STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
@@ -39,7 +40,7 @@ class Location:
 
 
 class Database(Protocol):
-    """The connection of one process to the database behind the three ports."""
+    """The connection of one process to the database behind the four ports."""
 
     @property
     def is_first(self) -> bool:
@@ -66,11 +67,12 @@ class Database(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The three ports on one database. They are separate, so that each service gets only the port that it uses."""
+    """The four ports on one database. They are separate, so that each service gets only the port that it uses."""
 
     jobs: JobStore
     webhooks: WebhookStore
     tasks: TaskStore
+    operations: CommonOperatorStore
     database: Database
     location: Location
 
@@ -85,7 +87,7 @@ def open_stores(
     """
     location = locate(settings.database)
     store = _STORES[_scheme_of(settings.database)](settings, clock, lease_clock)
-    return Stores(store, store.webhooks, store.tasks, store, location)
+    return Stores(store, store.webhooks, store.tasks, store.operations, store, location)
 
 
 def locate(database: str) -> Location:

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreBusy
-from queue_middleware.events import ErrorStreak, OperatorWarning, Recovered, Rescued, ServiceError, Stopped
+from queue_middleware.events import ErrorStreak, Operated, OperatorWarning, Recovered, Rescued, ServiceError, Stopped
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import JobState
 from queue_middleware.observability.event_log import LoggingObserver
 from tests.support.clock import Seconds
@@ -130,3 +131,9 @@ def test_one_request_that_is_handed_back_is_logged_in_the_singular(caplog: pytes
     for count in (0, 1):
         journal.on_event(Stopped(count))
     assert caplog.messages == ["queue stopped, 0 running requests handed back", "queue stopped, 1 running request handed back"]
+
+
+def test_an_act_of_an_operator_is_logged(journal: LoggingObserver, caplog: pytest.LogCaptureFixture) -> None:
+    journal.on_event(Operated("carol", Action.PAUSE, "POST /images", 1))
+    assert caplog.messages == ["operator carol: pause POST /images, 1 changed"]
+    assert caplog.records[0].levelname == "INFO"

@@ -17,6 +17,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.common import requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
+from queue_middleware.stores.common.operator_store import CommonOperatorStore
 from queue_middleware.stores.common.pending import Operation, P, R
 from queue_middleware.stores.common.reader import Reader
 from queue_middleware.stores.common.route_ids import RouteIds
@@ -45,7 +46,7 @@ _CLOSE_TIMEOUT = 10.0
 
 
 class SQLiteStore(CommonJobStore):
-    """`jobs.store.JobStore` on one SQLite file; `webhooks` and `tasks` are the other two ports.
+    """`jobs.store.JobStore` on one SQLite file; `webhooks`, `tasks` and `operations` are the other ports.
 
     `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since boot) leases.
     Tests pass their own.
@@ -62,6 +63,7 @@ class SQLiteStore(CommonJobStore):
         self._lease_connection = LeaseConnection(self._clocks.boot, self._lease)
         self.webhooks = CommonWebhookStore(settings, self._write, self._read, self._read_many)
         self.tasks: TaskStore = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
+        self.operations = CommonOperatorStore(settings, self._write, self._read, self._read_many, self._clocks.wall)
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0

@@ -1,0 +1,37 @@
+"""The port of operators, the same for every database: each method is one operation or one read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from queue_middleware.jobs.job_detail import JobDetail, KeptRequest
+from queue_middleware.settings import Settings
+
+from . import kept_requests, operator_queries
+from .access import Read, Write
+
+
+class CommonOperatorStore:
+    """`jobs.operator_store.OperatorStore` on the operations and reads of a store.
+
+    `clock` gives milliseconds since 1970.
+    """
+
+    def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read, clock: Callable[[], int]) -> None:
+        self._settings = settings
+        self._write = write
+        self._read = read
+        self._read_many = read_many
+        self._clock = clock
+
+    # --- requests
+
+    async def detail(self, request_id: str) -> JobDetail:
+        """Read one request without its body and headers."""
+        found: JobDetail = await self._read(lambda queries: operator_queries.detail(queries, request_id))
+        return found
+
+    async def kept_request(self, request_id: str) -> KeptRequest:
+        """Read a request that can be submitted again."""
+        found: KeptRequest = await self._read_many(lambda queries: kept_requests.kept_request(queries, request_id))
+        return found
