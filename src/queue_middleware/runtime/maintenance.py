@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 
 from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import QueueError
-from queue_middleware.events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
+from queue_middleware.events import Emit, Event, Finished, OperatorWarning, Rescued
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.outcomes import OVERDUE, WAIT_TIMED_OUT
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.tasks.store import TaskStore
@@ -116,7 +117,7 @@ class Maintenance:
     async def rescue(self) -> None:
         """Take over the jobs of processes that died or whose lease ran out."""
         for rescue in await self._store.rescue(running=self._running()):
-            self._emit(Rescued(rescue.request_id, rescue.state))
+            self._emit(Rescued(rescue.request_id, rescue.state, rescue.route))
             if rescue.outcome is not None:
                 self._emit(Finished.of(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
 

@@ -86,7 +86,7 @@ GIVEN_UP = _counter("webhooks_given_up", "Webhooks that were given up.")
 RECEIVERS = _gauge("receivers", "Receivers, once for each state of health that their flows have.", "health")
 CIRCUITS = _counter("circuits", "Circuits of receivers that opened or closed.", "to")
 POLLS = _counter("polls", "Polls of providers that did not finish the task.", "provider", "result")
-COMPLETIONS = _counter("completions", "Results of external services that ended a task.", "channel", "result")
+RESULTS = _counter("task_results", "Results that external services have delivered.", "channel", "result")
 LEASES_LOST = _counter("leases_lost", "Results of attempts that were discarded, because the lease had expired.")
 RESCUED = _counter("rescued", "Requests whose process was lost, by the state that followed.", "state")
 OUTAGES = _counter("outages", "Unexpected errors of a service of the queue.", "where")
@@ -103,7 +103,7 @@ BUILD = _gauge("build_info", "1, with the version of the package and the kind of
 CATALOG: tuple[Metric, ...] = (
     SUBMITTED, REFUSED, FINISHED, FAILURES, ATTEMPTS, WAIT, ATTEMPT_TIME, REQUEST_TIME, RESPONSE_SIZE, REQUESTS, OLDEST, SLOTS,
     SLOTS_BUSY, SLOTS_STUCK, PROCESSES, PAUSED, WEBHOOKS, WEBHOOK_ATTEMPTS, WEBHOOK_TIME, WEBHOOK_LAG, WEBHOOK_OLDEST, GIVEN_UP,
-    RECEIVERS, CIRCUITS, POLLS, COMPLETIONS, LEASES_LOST, RESCUED, OUTAGES, LINES_DROPPED, COMMIT_TIME, COMMIT_SIZE,
+    RECEIVERS, CIRCUITS, POLLS, RESULTS, LEASES_LOST, RESCUED, OUTAGES, LINES_DROPPED, COMMIT_TIME, COMMIT_SIZE,
     DATABASE_SIZE, DISK_FREE, DISK_FLOOR, ACTIONS, QUEUE_LIMIT, BUILD,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""
@@ -144,6 +144,7 @@ class WebhookResult(StrEnum):
     TIMEOUT = "timeout"
     CONNECTION = "connection"
     REFUSED = "refused"
+    NOT_SENT = "not_sent"
 
 
 LABEL_VALUES: dict[str, tuple[str, ...]] = {
@@ -158,3 +159,11 @@ LABEL_VALUES: dict[str, tuple[str, ...]] = {
 
 UNENDED = (JobState.QUEUED, JobState.DELAYED, JobState.RUNNING, JobState.AWAITING)
 """The states of `REQUESTS`."""
+
+TALLIED_ROUTES = 20
+"""Routes whose numbers are also kept by minute; those of others are kept together, as `other`."""
+REQUESTS_FAILED = "requests_failed"
+REQUESTS_CANCELLED = "requests_cancelled"
+TALLIED = frozenset({SUBMITTED.name, FINISHED.name, WAIT.name, ATTEMPT_TIME.name})
+"""Metrics that are also kept by minute, for 48 hours; and so are two parts of `FINISHED`, which have names of their own."""
+FAILED_OUTCOMES = frozenset({Outcome.SERVER_ERROR, Outcome.FAILED})
