@@ -20,20 +20,17 @@ from .option_parsers import (
     parse_hosts_or_suffixes,
     parse_integer,
     parse_key_or_path,
-    parse_key_sources,
-    parse_keys,
     parse_name,
     parse_origins,
     parse_patterns,
     parse_prefix,
     parse_public_url,
     parse_seconds,
-    parse_secrets,
     parse_size,
     parse_waits,
-    parse_webhook_secrets,
     parse_words,
 )
+from .secret_parsers import parse_key_sources, parse_keys, parse_secrets, parse_webhook_secrets
 
 _TEST_VARIABLES = "QUEUE_TESTS"
 """Prefix of the variables that start like options and belong to `testing`."""

@@ -27,6 +27,7 @@ TOP = {
     "verify",
     "settings",
     "option_parsers",
+    "secret_parsers",
     "backoff",
     "background",
     "secret_file",

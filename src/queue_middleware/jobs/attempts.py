@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from .log_lines import LOSSES
+from .models import ErrorType, Failure, StoredResponse
+from .outcomes import LossReason
 from .struct import Struct
 
 MAX_ATTEMPT_RECORDS = 100
@@ -21,6 +24,33 @@ class AttemptEnding(StrEnum):
     """Its process died or hung."""
     HANDED_BACK = "handed_back"
     """Its process stopped."""
+
+
+class RepeatReason(Struct, frozen=True):
+    """Why an attempt is repeated."""
+
+    ending: AttemptEnding
+    status: int | None = None
+    """HTTP status of its response."""
+    detail: str | None = None
+
+
+HANDED_BACK = RepeatReason(AttemptEnding.HANDED_BACK)
+
+
+def reason_of(outcome: StoredResponse | Failure | None) -> RepeatReason:
+    """The reason of an attempt with this outcome that is repeated; None stands for an unknown outcome."""
+    if outcome is None:
+        return RepeatReason(AttemptEnding.RETRIED)
+    if isinstance(outcome, StoredResponse):
+        return RepeatReason(AttemptEnding.RETRIED, outcome.status)
+    timed_out = outcome.error_type is ErrorType.REQUEST_TIMEOUT
+    return RepeatReason(AttemptEnding.TIMED_OUT if timed_out else AttemptEnding.RETRIED, detail=outcome.detail)
+
+
+def reason_of_loss(loss: LossReason) -> RepeatReason:
+    """The reason of an attempt that lost its process."""
+    return RepeatReason(AttemptEnding.LOST, detail=f"the attempt {LOSSES[loss]}")
 
 
 class AttemptRecord(Struct, frozen=True):

@@ -40,6 +40,11 @@ def is_request_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
+def request_time(request_id: str) -> int:
+    """When the request with this well-formed id was submitted, in milliseconds since 1970."""
+    return int(request_id.replace("-", "")[:12], 16)
+
+
 def parse_request_id(text: str) -> tuple[int, bytes]:
     """The first key of the id's millisecond, and its random part. Raises `BadRequest` if the text is not a UUID."""
     if not is_request_id(text):

@@ -32,6 +32,7 @@ from .models import (
     SubmitResult,
 )
 from .outcomes import LossReason
+from .processes import SlotUse
 
 T = TypeVar("T")
 OnResult = Callable[[T | QueueError], None]
@@ -132,11 +133,13 @@ class JobStore(Protocol):
     def end(self, claim: Claim, outcome: StoredResponse | Failure, on_result: OnResult[bool]) -> None:
         """Complete or fail the job as `complete` and `fail` do; `on_result` is called with the result or the error."""
 
-    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
+    async def retry(
+        self, claim: Claim, delay: float, line: LogLine | None = None, outcome: StoredResponse | Failure | None = None
+    ) -> AttemptEnd | None:
         """Delay the job for another attempt in `delay` seconds; returns what became of the job.
 
         A job that is to be cancelled is cancelled instead, and a final result that arrived during the attempt ends the job.
-        `line` is added to the job's log and gives the reason.
+        `line` is added to the job's log and gives the reason. `outcome` is that of the attempt, for its record.
         """
 
     async def release(self, claim: Claim) -> AttemptEnd | None:
@@ -160,12 +163,12 @@ class JobStore(Protocol):
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """All jobs that this process runs: key and token → whether the job is to be cancelled."""
 
-    def renew(self, tokens: Collection[int]) -> int:
+    def renew(self, tokens: Collection[int], slots: SlotUse | None = None) -> int:
         """Extend the leases of these jobs, deliveries and polls of this process; returns how many it still holds.
 
         Call it four times per lease, also without tokens: this shows a process that the database is reachable
-        (`leases.DatabaseUptime`). If fewer are held than were named, listeners to `Topic.CANCEL` are notified. Blocking; called
-        from a dedicated thread.
+        (`leases.DatabaseUptime`). The list of processes shows `slots` (`OperatorStore.register`). If fewer leases are held than
+        were named, listeners to `Topic.CANCEL` are notified. Blocking; called from a dedicated thread.
         """
 
     # --- for maintenance
@@ -215,4 +218,7 @@ class JobStore(Protocol):
     # --- for loops
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`), a webhook (`DELIVERY`) or a poll (`POLL`) is due; None if there is none."""
+        """Seconds until something is due; None if nothing is.
+
+        That is for `WORK` a delayed job or the end of a pause, for `DELIVERY` a webhook, for `POLL` a poll.
+        """

@@ -21,6 +21,7 @@ from queue_middleware.tasks.models import TaskPage, TaskRecord, TaskStatus
 from queue_middleware.webhooks.admin import WebhookAdmin
 from queue_middleware.worker.starts import Submission
 
+from .control import QueueControl
 from .lifecycle import Lifecycle
 from .process import STOPPING
 from .status_feed import Subscription
@@ -133,6 +134,12 @@ class Runtime(Lifecycle):
         """Webhooks as the operator sees and redelivers them. Raises `NotRunning`."""
         self.check_running()
         return self.services.webhook_admin
+
+    @property
+    def control(self) -> QueueControl:
+        """What operators do to the queue as a whole. Raises `NotRunning`."""
+        self.check_running()
+        return self.services.control
 
     async def counts(self) -> QueueCounts:
         """How many requests, webhooks and receivers are in each state. Raises `NotRunning`."""

@@ -13,8 +13,8 @@ import httpx
 
 from queue_middleware.errors import SettingsError, VerificationError
 from queue_middleware.jobs.models import Headers
-from queue_middleware.option_parsers import WHSEC_PREFIX
 from queue_middleware.receivers.verifier import WebhookVerifier
+from queue_middleware.secret_parsers import WHSEC_PREFIX
 from queue_middleware.syntax.hosts import canonical_host, host_of
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from queue_middleware.errors import SettingsError
 from queue_middleware.jobs.task_spec import Task, TaskSpec
-from queue_middleware.option_parsers import parse_secrets
 from queue_middleware.secret_file import read_or_create
+from queue_middleware.secret_parsers import parse_secrets
 
 from .models import SecretIdKind
 

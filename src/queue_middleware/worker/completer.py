@@ -86,7 +86,7 @@ class JobCompleter:
         )
 
         def retry() -> Awaitable[AttemptEnd | None]:
-            return self._store.retry(claim, delay, line)
+            return self._store.retry(claim, delay, line, outcome)
 
         held = await self._give_back(retry, session, log)
         if held and held.state is JobState.DELAYED:

@@ -107,8 +107,8 @@ TABLE: list[tuple[Event, dict[str, Any]]] = [
     (events.CircuitClosed("receiver.test", "account-1"), {"queue_event": "circuit_closed", "host": "receiver.test"}),
     (events.Redelivered(3), {"queue_event": "redelivered", "count": 3}),
     (
-        events.Operated("ada", Action.PAUSE, "*", 1),
-        {"queue_event": "operated", "operator": "ada", "action": "pause", "target": "*", "count": 1},
+        events.Operated("carol", Action.PAUSE, "/items/{id}", 1),
+        {"queue_event": "operated", "operator": "carol", "action": "pause", "target": "/items/{id}", "count": 1},
     ),
 ]
 PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}

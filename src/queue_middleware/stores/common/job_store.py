@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from queue_middleware.jobs.attempts import reason_of
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.job_list import JobFilter, JobPage, ListPosition
@@ -143,9 +144,11 @@ class CommonJobStore(ABC):
         else:
             self._writer.submit_unawaited(jobs.finish, ended, size + len(outcome.body), on_result)
 
-    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
+    async def retry(
+        self, claim: Claim, delay: float, line: LogLine | None = None, outcome: StoredResponse | Failure | None = None
+    ) -> AttemptEnd | None:
         """Delay a job for another attempt."""
-        return await self._writer.submit(requeueing.retry, (claim, round(delay * 1000), line))
+        return await self._writer.submit(requeueing.retry, (claim, round(delay * 1000), line, reason_of(outcome)))
 
     async def release(self, claim: Claim) -> AttemptEnd | None:
         """Queue a job again without charging its attempt."""
@@ -182,5 +185,6 @@ class CommonJobStore(ABC):
 
     async def next_due(self, topic: Topic) -> float | None:
         """Read when the next job, webhook or poll is due."""
-        due = await self._read(lambda queries: job_queries.next_due(queries, topic))
+        now = self._now()
+        due = await self._read(lambda queries: job_queries.next_due(queries, topic, now))
         return None if due is None else max(0.0, (due - self._now()) / 1000)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from queue_middleware.backoff import exponential
+from queue_middleware.jobs.attempts import HANDED_BACK, RepeatReason, reason_of_loss
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.log_lines import LogLine, loss_line, release_line
 from queue_middleware.jobs.models import (
@@ -22,6 +23,7 @@ from queue_middleware.jobs.outcomes import CANCELLED, LOST, RELEASED_TOO_OFTEN, 
 from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES, attempts_allowed, attempts_left
 from queue_middleware.jobs.store import Topic
 
+from . import attempts
 from .bounds import within_bounds
 from .codec import encode_lines
 from .jobs import end_of, finish, finish_with_early_result, policy_of
@@ -30,8 +32,8 @@ from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
 
-Retry = tuple[Claim, int, LogLine | None]
-"""Claim, milliseconds to the next attempt, log line for the submitter."""
+Retry = tuple[Claim, int, LogLine | None, RepeatReason]
+"""Claim, milliseconds to the next attempt, log line for the submitter, why the attempt is repeated."""
 
 
 class _RunningJob(NamedTuple):
@@ -80,7 +82,7 @@ def retry(transaction: Transaction, batch: Sequence[Retry]) -> list[AttemptEnd |
     return [_retry(transaction, *item) for item in batch]
 
 
-def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None) -> AttemptEnd | None:
+def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None, reason: RepeatReason) -> AttemptEnd | None:
     job = _running_job(transaction, claim)
     if job is None:
         return None
@@ -89,7 +91,7 @@ def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | N
     # The process has survived this attempt, so the job is no longer suspected of ending its process.
     transaction.change("delete_suspect", (job.key,))
     transaction.change("delete_release_count", (job.key,))
-    _requeue(transaction, job, delay, line)
+    _requeue(transaction, job, delay, line, reason)
     return AttemptEnd(JobState.DELAYED)
 
 
@@ -119,7 +121,8 @@ def _release(transaction: Transaction, job: _RunningJob) -> AttemptEnd:
     if charged and job.is_last:
         _finish(transaction, job, RELEASED_TOO_OFTEN)
         return end_of(RELEASED_TOO_OFTEN)
-    _requeue(transaction, job, None, release_line(transaction.now, job.attempt, charged=charged), charged=charged)
+    line = release_line(transaction.now, job.attempt, charged=charged)
+    _requeue(transaction, job, None, line, HANDED_BACK, charged=charged)
     return AttemptEnd(JobState.QUEUED)
 
 
@@ -182,7 +185,8 @@ def _lose(transaction: Transaction, job: _RunningJob, reason: LossReason) -> Res
     transaction.change("delete_release_count", (job.key,))
     delay = exponential(job.attempt)
     max_attempts = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
-    _requeue(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, max_attempts, reason, delay))
+    line = loss_line(transaction.now, job.attempt, max_attempts, reason, delay)
+    _requeue(transaction, job, _in_milliseconds(delay), line, reason_of_loss(reason))
     return job.rescued_as(transaction, JobState.DELAYED)
 
 
@@ -206,9 +210,16 @@ def _finish(transaction: Transaction, job: _RunningJob, failure: Failure) -> Non
 
 
 def _requeue(
-    transaction: Transaction, job: _RunningJob, delay: int | None, line: LogLine | None, *, charged: bool = True
+    transaction: Transaction,
+    job: _RunningJob,
+    delay: int | None,
+    line: LogLine | None,
+    reason: RepeatReason,
+    *,
+    charged: bool = True,
 ) -> None:
-    """Queue a job at its old position, at once or after a delay in milliseconds."""
+    """Queue a job at its old position, at once or after a delay in milliseconds, and record its attempt."""
+    attempts.record(transaction, attempts.EndedAttempt(job.key, job.attempt, job.started_at, job.owner), reason)
     transaction.change("delete_response_chunks", (job.key,))
     if line is not None and transaction.keeps_logs:
         transaction.change("append_log_line", {"key": job.key, "lines": encode_lines([line])})

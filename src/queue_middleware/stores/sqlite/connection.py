@@ -163,14 +163,15 @@ def open_connection(path: Path, *, read_only: bool = False, create: bool = True)
         cached_statements=512,
     )
     try:
-        _set_up(connection, read_only)
+        set_up(connection, read_only=read_only)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
+def set_up(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    """Set what every connection needs."""
     for pragma in _SETTINGS:
         connection.execute(f"PRAGMA {pragma}")
     connection.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")

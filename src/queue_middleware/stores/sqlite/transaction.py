@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.common.transaction import NotBatchable, Routes
 
@@ -33,6 +34,7 @@ class SQLiteQueueCounters:
     scheduled: int = 0
     tasks: int = 0
     last_key: int = 0
+    pauses: Sequence[Pause] = ()
     clients: dict[str, int] = field(default_factory=dict)
     """Queued and delayed jobs by client, for clients whose jobs were counted."""
     task_clients: dict[str, int] = field(default_factory=dict)
@@ -49,11 +51,12 @@ class SQLiteQueueCounters:
         self.version = version
         waiting = connection.execute(SQL["count_backlog"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
-        others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect"), 0))
+        others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect", "pause"), 0))
         for state, _, jobs in waiting:
             others[state] += jobs
         self.delayed, self.scheduled, self.tasks = others[JobState.DELAYED], others["scheduled"], others["task"]
         self.suspects = others["suspect"]
+        self.pauses = [Pause(*row) for row in connection.execute(SQL["pauses"]).fetchall()] if others["pause"] else ()
         self.last_key = connection.execute(SQL["last_key"]).fetchone()[0] or 0
         self.clients.clear()
         self.task_clients.clear()

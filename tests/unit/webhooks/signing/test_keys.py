@@ -6,7 +6,7 @@ import pytest
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import SettingsError
-from queue_middleware.option_parsers import parse_webhook_secrets
+from queue_middleware.secret_parsers import parse_webhook_secrets
 from queue_middleware.webhooks.signing.keys import KeyPair, SharedSecret, parse_shared_secrets
 
 SEED = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
