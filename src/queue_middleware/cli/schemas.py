@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import to_builtins
-from msgspec.json import schema
+from msgspec.json import decode, encode, schema
 
 from . import COMMANDS, module_of
 
@@ -18,8 +17,8 @@ def output_types() -> dict[str, Any]:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The schema of the document of each command."""
+    """The schema of the document of each command, as a JSON file of it is read."""
     return {
-        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **to_builtins(schema(kind))}
+        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **decode(encode(schema(kind)))}
         for command, kind in output_types().items()
     }
