@@ -37,7 +37,9 @@ def queue(terminal) -> None:
 
 
 def test_the_state_is_printed(terminal):
-    terminal.run_any(*"pause --route /enlarge --until 30m --operator alice --reason".split(), "the model is loaded")
+    terminal.run_any(
+        *["pause", "--route", "/enlarge", "--until", "30m", "--operator", "alice", "--reason"], "the model is loaded"
+    )
     terminal.now += 3
     assert terminal.run("status").splitlines() == [
         "queue.sqlite3, no process runs it",
