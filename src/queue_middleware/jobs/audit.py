@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from queue_middleware.errors import BadRequest
+
 from .struct import Struct
 
 MAX_AUDIT_RECORDS = 10_000
 """The oldest are deleted."""
+QUEUE = "queue"
+"""The operator of what the queue does by itself: it resumes when the time of a pause is over."""
+_LONGEST_OPERATOR = 256
+"""Characters."""
+
+
+def checked_operator(name: object) -> str:
+    """The name under which an act is recorded. Raises `BadRequest` unless it is printable and has 1 to 256 characters."""
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_OPERATOR:
+        raise BadRequest("the operator of an act is a name of 1 to 256 printable characters")
+    return name
 
 
 class Action(StrEnum):

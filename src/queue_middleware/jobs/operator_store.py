@@ -10,15 +10,13 @@ from typing import Protocol
 
 from queue_middleware.errors import QueueError
 
-from .audit import Action, AuditRecord
+from .control_store import ControlStore
 from .job_detail import JobDetail, KeptRequest
 from .models import JobState, NewJob
-from .pauses import Pause
-from .processes import ProcessRecord
 from .timeline import TimelineEntry
 
 
-class OperatorStore(Protocol):
+class OperatorStore(ControlStore, Protocol):
     """One process's view of a shared queue for operators. `operator` is the name under which an act is recorded."""
 
     # --- reading
@@ -31,15 +29,6 @@ class OperatorStore(Protocol):
 
     async def kept_request(self, request_id: str) -> KeptRequest:
         """The request of a job that has not ended, or that was kept. Raises `NotKept`, `UnknownRequest`, `BadRequest`."""
-
-    async def pauses(self) -> list[Pause]:
-        """The pauses that hold now, by route."""
-
-    async def processes(self) -> list[ProcessRecord]:
-        """The processes that run now, the oldest first."""
-
-    async def audit(self, before: int | None = None, limit: int = 100) -> list[AuditRecord]:
-        """What operators have done, the newest first; only records with an id below `before`."""
 
     # --- acts
 
@@ -58,12 +47,3 @@ class OperatorStore(Protocol):
 
     async def run_now(self, keys: Sequence[int], operator: str, target: str) -> list[int]:
         """Make delayed jobs due now, suspects too; the keys of those that were delayed."""
-
-    async def pause(self, pause: Pause) -> None:
-        """Hold the starts of a route from now on, in every process. Replaces an earlier pause of the same route."""
-
-    async def resume(self, route: str, operator: str) -> bool:
-        """End the pause of a route; False if it is not paused. `ALL_ROUTES` ends only the pause of all routes."""
-
-    async def record(self, operator: str, action: Action, target: str, count: int) -> None:
-        """Record an act that another port has carried out."""

@@ -5,6 +5,15 @@ from __future__ import annotations
 from .struct import Struct
 
 
+class SlotUse(Struct, frozen=True):
+    """How many slots of a process are in use."""
+
+    running: int
+    """Occupied slots."""
+    stuck: int
+    """Attempts that were ended and whose code still runs, in a slot or without one."""
+
+
 class ProcessRecord(Struct, frozen=True):
     """One process that runs on the database."""
 
@@ -22,4 +31,4 @@ class ProcessRecord(Struct, frozen=True):
     running: int
     """Occupied slots."""
     stuck: int
-    """Attempts that were ended and whose code still runs."""
+    """Attempts that were ended and whose code still runs, in a slot or without one."""

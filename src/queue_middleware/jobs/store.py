@@ -32,6 +32,7 @@ from .models import (
     SubmitResult,
 )
 from .outcomes import LossReason
+from .processes import SlotUse
 
 T = TypeVar("T")
 OnResult = Callable[[T | QueueError], None]
@@ -162,12 +163,12 @@ class JobStore(Protocol):
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """All jobs that this process runs: key and token → whether the job is to be cancelled."""
 
-    def renew(self, tokens: Collection[int]) -> int:
+    def renew(self, tokens: Collection[int], slots: SlotUse | None = None) -> int:
         """Extend the leases of these jobs, deliveries and polls of this process; returns how many it still holds.
 
         Call it four times per lease, also without tokens: this shows a process that the database is reachable
-        (`leases.DatabaseUptime`). If fewer are held than were named, listeners to `Topic.CANCEL` are notified. Blocking; called
-        from a dedicated thread.
+        (`leases.DatabaseUptime`). The list of processes shows `slots` (`OperatorStore.register`). If fewer leases are held than
+        were named, listeners to `Topic.CANCEL` are notified. Blocking; called from a dedicated thread.
         """
 
     # --- for maintenance
@@ -217,4 +218,7 @@ class JobStore(Protocol):
     # --- for loops
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`), a webhook (`DELIVERY`) or a poll (`POLL`) is due; None if there is none."""
+        """Seconds until something is due; None if nothing is.
+
+        That is for `WORK` a delayed job or the end of a pause, for `DELIVERY` a webhook, for `POLL` a poll.
+        """

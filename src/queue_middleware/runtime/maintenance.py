@@ -10,8 +10,11 @@ from collections.abc import Callable, Collection
 
 from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import QueueError
-from queue_middleware.events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
+from queue_middleware.events import Emit, ErrorStreak, Event, Finished, Operated, OperatorWarning, Rescued
+from queue_middleware.jobs.audit import QUEUE, Action
+from queue_middleware.jobs.control_store import ControlStore
 from queue_middleware.jobs.outcomes import OVERDUE, WAIT_TIMED_OUT
+from queue_middleware.jobs.processes import SlotUse
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.tasks.store import TaskStore
 
@@ -41,6 +44,7 @@ class Maintenance:
         self,
         store: JobStore,
         tasks: TaskStore,
+        operations: ControlStore,
         emit: Emit,
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
@@ -48,6 +52,7 @@ class Maintenance:
     ) -> None:
         self._store = store
         self._tasks = tasks
+        self._operations = operations
         self._emit = emit
         self._warnings = warnings
         self._running = running
@@ -88,7 +93,8 @@ class Maintenance:
         prunes = self._ticks_to_prune <= 0
         self._ticks_to_prune = _PRUNE_EVERY - 1 if prunes else self._ticks_to_prune - 1
         first_error: Exception | None = None
-        for duty in (self.rescue, self.expire, self.time_out, *((self.warn, self.prune) if prunes else ())):
+        rarely = (self.warn, self.prune, self._operations.forget_processes) if prunes else ()
+        for duty in (self.rescue, self.expire, self.time_out, self.end_pauses, *rarely):
             try:
                 await duty()
             except Exception as error:
@@ -132,6 +138,11 @@ class Maintenance:
             for rescue in late:
                 self._emit(Finished.of(rescue.request_id, 0, WAIT_TIMED_OUT, 0.0))
 
+    async def end_pauses(self) -> None:
+        """Delete the pauses whose time is over. Their jobs can start already."""
+        for pause in await self._operations.end_pauses():
+            self._emit(Operated(QUEUE, Action.RESUME, pause.route, 1))
+
     async def prune(self) -> None:
         """Delete what is past its retention, step by step, using at most half of the time."""
         while not self._stopping.is_set():
@@ -144,17 +155,25 @@ class Maintenance:
 class LeaseRenewer:
     """Renews leases from a thread, from `start` to `stop`: a handler that blocks the event loop must not lose its job.
 
-    `held` returns the tokens to renew; it is called in the thread. Only these are renewed: a job that was claimed and then
-    forgotten through a defect is rescued after one lease.
+    `held` returns the tokens to renew, and `slots` the slots in use, which the list of processes shows; both are called in the
+    thread. Only these leases are renewed: a job that was claimed and then forgotten by a defect is rescued after one lease.
     The thread also runs when there is nothing to renew; `leases.DatabaseUptime` explains why.
     """
 
-    def __init__(self, store: JobStore, lease: float, emit: Emit, held: Callable[[], Collection[int]]) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        lease: float,
+        emit: Emit,
+        held: Callable[[], Collection[int]],
+        slots: Callable[[], SlotUse | None] = lambda: None,
+    ) -> None:
         """`lease` in seconds."""
         self._store = store
         self._lease = lease
         self._emit = emit
         self._held = held
+        self._slots = slots
         self._quit = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="queue-leases", daemon=True)
@@ -172,7 +191,7 @@ class LeaseRenewer:
         pause, errors = self._lease / _RENEWALS_PER_LEASE, ErrorStreak("leases", self._emit_from_thread)
         while not self._quit.wait(pause) and not self._loop.is_closed():
             try:
-                self._store.renew(self._held())
+                self._store.renew(self._held(), self._slots())
             except Exception as error:
                 pause = self._lease / _RETRIES_PER_LEASE
                 errors.met(error, pause)

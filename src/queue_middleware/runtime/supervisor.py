@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -12,8 +13,9 @@ from typing import Any, Protocol
 
 from queue_middleware.asgi.replay import App
 from queue_middleware.background import DRAIN_TIMEOUT, run_in_thread
-from queue_middleware.errors import OutboundShortage
+from queue_middleware.errors import OutboundShortage, QueueError
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
+from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
@@ -34,6 +36,7 @@ from queue_middleware.webhooks.signing.reloader import KeyReloader
 from queue_middleware.worker.log_capture import LogCapture
 from queue_middleware.worker.worker import Worker
 
+from .control import QueueControl
 from .maintenance import LeaseRenewer, Maintenance
 from .shutdown import ShutdownSignal
 from .status_feed import StatusFeed
@@ -65,12 +68,15 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
+        instrumentation: Instrumentation | None = None,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
         """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
         stores = open_stores(settings, None if clock is None else lambda: round(clock() * 1000))
         await stores.database.open()
         stack.push_async_callback(stores.database.close)
+        with contextlib.suppress(QueueError):  # e.g. on a full disk; the first renewal of leases lists it then
+            await stores.operations.register(settings.concurrency)
         routes.remember(await stores.jobs.routes())
         seconds = clock or time.time
         key_reloader = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
@@ -78,7 +84,9 @@ class Supervisor:
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
         secret_ids = SecretIds(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
-        self = cls(app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, seconds)
+        self = cls(
+            app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, instrumentation, seconds
+        )
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -97,25 +105,34 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
+        instrumentation: Instrumentation | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._emit = emit
+        self.instrumentation = instrumentation
         self.stores = stores
         self.key_reloader = key_reloader
         self.secret_ids = secret_ids
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, secret_ids, settings)
-        self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock)
+        self.worker = Worker(
+            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instrumentation=instrumentation
+        )
         self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
-        self.webhook_admin = WebhookAdmin(webhooks, emit)
+        self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
+        self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
-        self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock)
+        self._dispatcher = Dispatcher(
+            jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instrumentation=instrumentation
+        )
         self._poller = Poller(jobs, tasks, PollClient(outbound, settings), secret_ids, emit, clock=clock)
         database = stores.database
-        self._maintenance = Maintenance(jobs, tasks, emit, database.warnings, self._tokens, database.storage_error)
+        self._maintenance = Maintenance(
+            jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error
+        )
 
     def _report_once(self) -> None:
         """Report what is the same for all processes on the database."""
@@ -126,7 +143,7 @@ class Supervisor:
 
     def _start_outside_loop(self, stack: AsyncExitStack) -> None:
         """Start what works outside the event loop: renewing leases, and capturing log records."""
-        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens)
+        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens, self.worker.slot_use)
         stack.push_async_callback(renewer.stop)
         renewer.start()
         if self._settings.capture_logs and self._settings.max_logs:

@@ -11,12 +11,23 @@ from queue_middleware.errors import DiskFull
 from queue_middleware.events import Event, Finished, OperatorWarning, Rescued, ServiceError
 from queue_middleware.jobs.models import JobState, RescuedJob
 from queue_middleware.jobs.outcomes import LOST
+from queue_middleware.jobs.pauses import Pause
 from queue_middleware.runtime.maintenance import Maintenance
+
+
+class NoOperations:
+    """An operator's store in which nothing is paused, and of which this process is the only one."""
+
+    async def end_pauses(self) -> list[Pause]:
+        return []
+
+    async def forget_processes(self) -> None:
+        pass
 
 
 def make_maintenance(store: Any = None, **options: Any) -> tuple[Maintenance, list[Event]]:
     events: list[Event] = []
-    return Maintenance(store, getattr(store, "waiting", None), events.append, **options), events
+    return Maintenance(store, getattr(store, "waiting", None), NoOperations(), events.append, **options), events
 
 
 async def test_a_warning_is_emitted_once_while_it_applies() -> None:

@@ -14,6 +14,7 @@ from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
 from queue_middleware.webhooks.models import DeliveryState, ReceiverHealth
 
+from . import pauses
 from .codec import decode_headers, decode_spec
 from .job_row import job_of
 from .transaction import Queries
@@ -118,12 +119,11 @@ def has_overdue_jobs(queries: Queries, now: int) -> bool:
     return bool(queries.all("overdue_jobs", (now,)))
 
 
-_NEXT = {Topic.WORK: "next_delayed_job", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
-
-
-def next_due(queries: Queries, topic: Topic) -> int | None:
-    """When the next delayed job, pending delivery or poll is due, in milliseconds since 1970."""
-    row = queries.one(_NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
+def next_due(queries: Queries, topic: Topic, now: int) -> int | None:
+    """When the next delayed job, pending delivery or poll is due, or a pause ends, in milliseconds since 1970."""
+    if topic is Topic.WORK:
+        return pauses.next_start(queries, now)
+    row = queries.one("next_delivery", {"after": -1}) if topic is Topic.DELIVERY else queries.one("next_poll")
     return None if row is None or row[0] is None else int(row[0])
 
 

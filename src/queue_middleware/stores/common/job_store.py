@@ -185,5 +185,6 @@ class CommonJobStore(ABC):
 
     async def next_due(self, topic: Topic) -> float | None:
         """Read when the next job, webhook or poll is due."""
-        due = await self._read(lambda queries: job_queries.next_due(queries, topic))
+        now = self._now()
+        due = await self._read(lambda queries: job_queries.next_due(queries, topic, now))
         return None if due is None else max(0.0, (due - self._now()) / 1000)

@@ -22,6 +22,7 @@ from queue_middleware.jobs.models import (
     StoredResponse,
 )
 from queue_middleware.jobs.outcomes import CANCELLED, OVERDUE, UNREADABLE
+from queue_middleware.jobs.pauses import ALL_ROUTES
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
 from queue_middleware.webhooks.models import receiver_host
@@ -29,6 +30,7 @@ from queue_middleware.webhooks.models import receiver_host
 from . import keeping, task_rows
 from .bounds import within_bounds
 from .codec import clean, decode_request, decode_webhook_kinds
+from .pauses import held_routes
 from .responses import put_response
 from .transaction import Transaction
 from .webhook_events import add_started
@@ -43,7 +45,7 @@ _retries = msgspec.json.Decoder(dict[RetryCause, int])
 
 
 def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[Claim]]:
-    """Start queued jobs; each item is the largest number of jobs to start."""
+    """Start queued jobs, except those of paused routes; each item is the largest number of jobs to start."""
     return [_claim(transaction, limit) for limit in batch]
 
 
@@ -52,7 +54,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     if not transaction.counters.queued.total():
         return []
     parameters = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
-    rows = transaction.all("claim_jobs", parameters)
+    rows = _claimed_rows(transaction, parameters)
     rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("payloads", ([row[0] for row in rows],))}
     claims: list[Claim] = []
@@ -84,14 +86,28 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     return claims
 
 
+def _claimed_rows(transaction: Transaction, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    if not (held := held_routes(transaction)):
+        return transaction.all("claim_jobs", parameters)
+    if ALL_ROUTES in held:
+        return []
+    return transaction.all("claim_unpaused_jobs", {**parameters, "paused": sorted(held)})
+
+
 def promote(transaction: Transaction) -> None:
-    """Queue delayed jobs that are due, at their old positions; a suspect only while no other suspect is queued or running."""
+    """Queue delayed jobs that are due, at their old positions; a suspect only while no other suspect is queued or running.
+
+    Jobs of paused routes are queued as well, except suspects, which would hold up the suspects of other routes.
+    """
     counters = transaction.counters
     transaction.refresh()
     changed = transaction.change("promote_delayed", (transaction.now,)) if counters.delayed or counters.scheduled else 0
     if counters.suspects:
         changed += transaction.change("delete_ended_suspects")
-        changed += transaction.change("promote_suspect", (transaction.now,))
+        if held := held_routes(transaction):
+            changed += transaction.change("promote_unpaused_suspect", {"now": transaction.now, "paused": sorted(held)})
+        else:
+            changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
         counters.invalidate()
         transaction.refresh()

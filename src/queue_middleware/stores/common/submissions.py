@@ -19,6 +19,7 @@ from queue_middleware.settings import Settings
 from .codec import encode_webhook_kinds, split_body
 from .idempotency import BatchKeys, Duplicate, read_existing
 from .jobs import promote
+from .pauses import is_held
 from .task_rows import insert_submitted_task, is_scheduled
 from .transaction import QueueCounters, Transaction
 from .wall_clock import CLOCK_TOLERANCE
@@ -72,7 +73,7 @@ class _Rows:
 
 
 def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | QueueError]:
-    """Store new jobs. A job that may start at once is claimed if no other job is queued."""
+    """Store new jobs. A job that may start at once is claimed if no other job is queued and its route is not paused."""
     promote(transaction)
     counters, key, id_of = transaction.counters, _next_key(transaction), transaction.routes.id_of
     random = os.urandom((RANDOM_BYTES + 8) * len(batch))
@@ -104,10 +105,11 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
 
 
 def _all_start(counters: QueueCounters, limits: Limits) -> bool:
-    """Whether all plain jobs that may start at once do: no other job is queued, and no limit is reached."""
+    """Whether all plain jobs that may start at once do: no route is paused, no job queued, no limit reached."""
     waiting = counters.waiting
     return (
-        waiting == counters.delayed
+        not counters.pauses
+        and waiting == counters.delayed
         and waiting < limits.queued
         and waiting < limits.per_client
         and counters.tasks < limits.tasks_per_client
@@ -144,7 +146,12 @@ def _submit_unusual(transaction: Transaction, identity: tuple[int, bytearray, in
         return refusal
     key, tail, token = identity
     counters = transaction.counters
-    starts = start and not counters.queued.total() and new.due_at is None
+    starts = (
+        start
+        and not counters.queued.total()
+        and new.due_at is None
+        and not (counters.pauses and is_held(transaction, new.request.method, new.route))
+    )
     if idempotency_key is not None:
         rows.keys.add(idempotency_key, key)
     rows.jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from queue_middleware.jobs.kept_requests import KeepPolicy
+from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.store import Topic
 
 
@@ -56,6 +57,8 @@ class QueueCounters(Protocol):
     """Tasks that have not ended, in any state, including plain jobs whose handlers requested a callback URL."""
     last_key: int
     """The largest key. The next key is larger, even if the clock was set back."""
+    pauses: Sequence[Pause]
+    """The stored pauses, by route. Some may have ended by themselves (`jobs.pauses.paused_routes`)."""
     task_clients: dict[str, int]
     """Unfinished tasks by client, for clients whose tasks were counted."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from queue_middleware.jobs.leases import DatabaseUptime
@@ -43,8 +43,8 @@ class LeaseConnection:
         """Leases until the returned time have ended; none has while the database was not reachable for long enough."""
         return now if self._uptime.is_stable(now, self._lease) else _NEVER
 
-    def renew(self, tokens: Collection[int]) -> int:
-        """Extend these leases. Returns how many are still held.
+    def renew(self, tokens: Collection[int], process: Mapping[str, str | int] | None = None) -> int:
+        """Extend these leases. Returns how many are still held. `process` is a row for the block `put_process`.
 
         Without any lease it writes as well, because a successful write shows that the database is reachable
         (`jobs.leases.DatabaseUptime`).
@@ -53,16 +53,16 @@ class LeaseConnection:
             if self._connection is None:
                 return 0
             try:
-                renewed = self._write(self._connection, tokens)
+                renewed = self._write(self._connection, tokens, process)
             except (sqlite3.Error, CommitFailed) as error:
                 if primary_code(error) not in _CONNECTION_BROKEN:
                     raise
                 self._reopen()
-                renewed = self._write(self._connection, tokens)
+                renewed = self._write(self._connection, tokens, process)
             self._uptime = self._uptime.after_commit(self._clock(), self._lease)
         return renewed
 
-    def _write(self, connection: sqlite3.Connection, tokens: Collection[int]) -> int:
+    def _write(self, connection: sqlite3.Connection, tokens: Collection[int], process: Mapping[str, str | int] | None) -> int:
         def work() -> int:
             self._check(connection)
             now = self._clock()
@@ -70,6 +70,8 @@ class LeaseConnection:
             renewed = sum(connection.execute(SQL[name], bind(name, own)).rowcount for name in RENEWALS) if tokens else 0
             if not renewed:
                 connection.execute(SQL["update_heartbeat"], (now,))
+            if process is not None:
+                connection.execute(SQL["put_process"], process)
             return renewed
 
         return in_transaction(connection, self._write_lock, work)

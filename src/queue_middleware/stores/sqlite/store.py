@@ -12,9 +12,10 @@ from functools import partial
 from queue_middleware.background import run_in_thread
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import RescuedJob
+from queue_middleware.jobs.processes import SlotUse
 from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import requeueing
+from queue_middleware.stores.common import processes, requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.keeping import keep_policy
 from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
@@ -34,7 +35,7 @@ from .file_watch import FileWatch
 from .files import Files, check_requirements, notes, warnings
 from .lease_connection import LeaseConnection, release_all
 from .location import database_path
-from .locks import make_owner
+from .locks import living_owners, make_owner
 from .maintenance import FileMaintenance
 from .notifier import Notifier
 from .shared_numbers import TopicChanges
@@ -64,7 +65,15 @@ class SQLiteStore(CommonJobStore):
         self._lease_connection = LeaseConnection(self._clocks.boot, self._lease)
         self.webhooks = CommonWebhookStore(settings, self._write, self._read, self._read_many)
         self.tasks: TaskStore = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
-        self.operations = CommonOperatorStore(settings, self._write, self._read, self._read_many, self._clocks.wall)
+        self.operations = CommonOperatorStore(
+            settings,
+            self._write,
+            self._read,
+            self._read_many,
+            self._clocks.wall,
+            partial(living_owners, self.path),
+            lambda: self.owner,
+        )
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0
@@ -132,6 +141,7 @@ class SQLiteStore(CommonJobStore):
         try:
             while await self._writer.submit(requeueing.release_all, None):
                 pass
+            await self.operations.unregister()
         except QueueError:
             # The claims cannot be released. This process counts as dead, so that others take over its work; closing goes on.
             self._files.liveness.disown()
@@ -215,12 +225,14 @@ class SQLiteStore(CommonJobStore):
 
     # --- leases and maintenance
 
-    def renew(self, tokens: Collection[int]) -> int:
-        """Extend leases."""
+    def renew(self, tokens: Collection[int], slots: SlotUse | None = None) -> int:
+        """Extend leases, and report the slots of this process."""
+        process = self.operations.process
+        report = None if slots is None or process is None else processes.report(process, slots, self._clocks.wall())
         try:
             self._files.liveness.restore()
         finally:  # leases must be renewed even if this fails
-            renewed = self._lease_connection.renew(tokens)
+            renewed = self._lease_connection.renew(tokens, report)
         if renewed < len(tokens):
             with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))

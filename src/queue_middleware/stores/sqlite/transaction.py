@@ -10,6 +10,7 @@ from typing import Any
 
 from queue_middleware.jobs.kept_requests import KeepPolicy
 from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.common.transaction import NotBatchable, Routes
 
@@ -34,6 +35,7 @@ class SQLiteQueueCounters:
     scheduled: int = 0
     tasks: int = 0
     last_key: int = 0
+    pauses: Sequence[Pause] = ()
     clients: dict[str, int] = field(default_factory=dict)
     """Queued and delayed jobs by client, for clients whose jobs were counted."""
     task_clients: dict[str, int] = field(default_factory=dict)
@@ -50,11 +52,12 @@ class SQLiteQueueCounters:
         self.version = version
         waiting = connection.execute(SQL["count_backlog"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
-        others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect"), 0))
+        others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect", "pause"), 0))
         for state, _, jobs in waiting:
             others[state] += jobs
         self.delayed, self.scheduled, self.tasks = others[JobState.DELAYED], others["scheduled"], others["task"]
         self.suspects = others["suspect"]
+        self.pauses = [Pause(*row) for row in connection.execute(SQL["pauses"]).fetchall()] if others["pause"] else ()
         self.last_key = connection.execute(SQL["last_key"]).fetchone()[0] or 0
         self.clients.clear()
         self.task_clients.clear()

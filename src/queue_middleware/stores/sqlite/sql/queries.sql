@@ -59,10 +59,11 @@ INSERT INTO webhook_events (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 >= 0;
 
 -- name: count_backlog
--- Jobs by state and priority; the state 'suspect' counts all suspects.
+-- Jobs by state and priority; the state 'suspect' counts all suspects, and the state 'pause' the paused routes.
 SELECT state, priority, sum(jobs) FROM backlog
 WHERE state IN ('queued', 'delayed', 'scheduled', 'task') AND level = 4 GROUP BY state, priority
-UNION ALL SELECT 'suspect', 0, count(*) FROM suspect;
+UNION ALL SELECT 'suspect', 0, count(*) FROM suspect
+UNION ALL SELECT 'pause', 0, count(*) FROM pause;
 
 -- name: count_backlog_of_client
 SELECT jobs FROM backlog_client WHERE client = ?;
@@ -444,8 +445,9 @@ UPDATE flow SET open_until = :now WHERE open_until > :now AND flow IN (SELECT va
 UPDATE receiver SET open_until = :now WHERE open_until > :now AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: next_delayed_job
--- Suspects have no due time while another suspect is queued or running: its end makes the next one due.
-SELECT min(due_at) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_id FROM suspect)
+-- Suspects have no due time while another suspect is queued or running: its end makes the next one due. The second column is 1 if a
+-- route is paused.
+SELECT min(due_at), EXISTS (SELECT 1 FROM pause) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_id FROM suspect)
     OR NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job AS other ON other.id = job_id WHERE other.state IN ('queued', 'running')));
 
 -- name: next_delivery

@@ -44,6 +44,10 @@ CREATE INDEX job_server_error ON job (id) WHERE state = 'completed' AND status >
 
 -- ## Control
 
+-- With the route, so that a claim skips the jobs of paused routes without reading their rows.
+DROP INDEX job_queued;
+CREATE INDEX job_queued ON job (priority, id, start_by, state, route) WHERE state = 'queued';
+
 -- Routes whose jobs do not start. '*' stands for all routes.
 CREATE TABLE pause (
     route        TEXT    PRIMARY KEY,  -- `route.template`, with every method
