@@ -3,6 +3,7 @@
 QueueError
 ├── SettingsError                    an option is wrong; raised at construction
 ├── RotationRefused                  the signing keys are not changed
+├── MaintenanceRefused               a backup, compaction or migration of the database was not made
 ├── BadRequest              400      a malformed path, parameter, header or number
 │   └── StillInProgress     400      the result was requested before the request has completed
 ├── Unauthorized            401      no key, or an unknown one
@@ -67,6 +68,10 @@ class SettingsError(QueueError, ValueError):
 
 class RotationRefused(QueueError):
     """The signing keys cannot or should not be changed right now; they are unchanged."""
+
+
+class MaintenanceRefused(QueueError):
+    """A backup, a compaction or a migration cannot or should not be made right now; the database is unchanged."""
 
 
 class BadRequest(QueueError):

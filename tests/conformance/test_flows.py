@@ -269,3 +269,39 @@ async def test_an_attempt_without_an_outcome_does_not_change_the_host(store: Job
     (delivery,) = await claimed(store)
     await store.webhooks.settle(delivery, TOO_MANY, delivered=False, retry_in=0.0)
     assert await standings(store) == before
+
+
+async def test_a_probe_is_sent_at_once_on_request(store: JobStore, clock: ManualClock) -> None:
+    """Also if the schedule of the webhook would delay it for longer than the circuit stays open."""
+    settled = await make_open(store, "alice")
+    clock.advance(settled.pause)
+    (delivery,) = await claimed(store)
+    await store.webhooks.settle(delivery, TOO_MANY, delivered=False, retry_in=7200.0, outcome=AttemptOutcome.FAILED)
+    assert await claimed(store) == []
+    assert await store.webhooks.probe("relay.example") == 1
+    (probe,) = await claimed(store)
+    assert probe.health is ReceiverHealth.OPEN
+    await succeed(store, probe)
+    assert await standings(store) == {"alice": ReceiverHealth.HEALTHY}
+    assert await store.webhooks.probe("relay.example") == 0  # no circuit is open
+
+
+async def test_a_probe_affects_only_flows_with_an_open_circuit(store: JobStore, clock: ManualClock) -> None:
+    await make_open(store, "alice")
+    await finish(store, "bob")
+    (bob,) = await claimed(store)
+    await store.webhooks.settle(bob, TOO_MANY, delivered=False, retry_in=7200.0, outcome=AttemptOutcome.FAILED)
+    assert await store.webhooks.probe("relay.example") == 1
+    assert await store.webhooks.probe("other.example") == 0
+    assert clients(await claimed(store)) == ["alice"]
+
+
+async def test_one_webhook_probes_a_host_whose_circuit_is_open(store: JobStore) -> None:
+    for client in ("alice", "bob"):
+        await finish(store, client)
+    for _ in range(FAILURE_THRESHOLD):
+        for delivery in await claimed(store):
+            await fail(store, delivery, AttemptOutcome.UNREACHED)
+    assert await claimed(store) == []
+    assert await store.webhooks.probe("relay.example") >= 1
+    assert len(await claimed(store)) == 1

@@ -1,45 +1,74 @@
-"""The command `queue-middleware` for operators. Each command group is one module here and one row in `_GROUPS`.
+"""The command `queue-middleware` for operators. Each command is one module here and one row of `COMMANDS`.
 
 May import: everything below `middleware`.
 Begin with `main`. Options of the service come from the same environment (`QUEUE_DATABASE`, `QUEUE_SIGNING_KEY`).
+A module has `add_arguments(parser)`, which sets a `Command` for each action, and `OUTPUTS`, the type of each JSON document.
+Only the module of the command that runs is imported: `--help` needs none.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from queue_middleware.errors import QueueError
+from .output import Terminal
 
-from . import keys
+Command = Callable[[argparse.Namespace, Terminal], "int | None"]
+"""Runs one action with the parsed arguments. Returns a value of `exit_codes.Exit`; None stands for `Exit.DONE`."""
 
-Command = Callable[[argparse.Namespace, Callable[[], float]], None]
-"""Runs one action, with the parsed arguments and a clock in Unix seconds."""
-
-_GROUPS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "keys": (keys.HELP, keys.add_actions),
+COMMANDS: dict[str, str] = {
+    "database": "the database: information, check, backup, space, schema",
+    "requests": "list and inspect requests, and act on them",
+    "keys": "the keys that sign webhooks",
+    "listen": "receive webhooks on this machine, check and show them",
+    "submit": "submit a request to a running queue, and wait for its response",
+    "trigger": "send a sample webhook to a receiver",
+    "verify": "check a recorded webhook, and explain what fits and what does not",
 }
-"""The help of each group, and what adds its actions; each action sets its `Command` as `command`."""
+"""The help of each command, which is also the name of its module, with `_` for `-`."""
 
 
 def main(arguments: Sequence[str] | None = None, *, clock: Callable[[], float] = time.time) -> int:
-    """Run the command with these arguments, by default those of `sys.argv`. Returns 0, or 1 with a sentence on stderr."""
-    chosen = parser().parse_args(arguments)
+    """Run the command with these arguments, by default those of `sys.argv`. Returns a value of `exit_codes.Exit`.
+
+    `clock` returns the time in seconds since 1970. Raises `SystemExit` with 2 if the arguments are not valid, and with 0
+    after `--help`.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    name = next((word for word in given if not word.startswith("-")), None)
+    chosen = make_parser([] if name is None else [name], dict(os.environ)).parse_args(given)
     command: Command = chosen.command
     try:
-        command(chosen, clock)
-    except QueueError as error:
-        print(f"queue-middleware: {error.detail}", file=sys.stderr)
-        return 1
-    return 0
+        return command(chosen, Terminal.of(chosen, clock)) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        from .failures import report  # nothing of it is needed for a command that succeeds
+
+        return report(error)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all groups and actions."""
-    parser = argparse.ArgumentParser("queue-middleware", description="Manage a queue, whether or not its service is running.")
-    groups = parser.add_subparsers(required=True, metavar="command")
-    for name, (text, add_actions) in _GROUPS.items():
-        add_actions(groups.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
+def make_parser(names: Sequence[str] | None = None, environment: dict[str, str] | None = None) -> argparse.ArgumentParser:
+    """The parser, with the arguments of these commands; by default of all. `environment` gives defaults of flags."""
+    parser = argparse.ArgumentParser(
+        "queue-middleware",
+        description="See and operate a queue, whether or not its service is running.",
+        epilog="Exit status: 0 done, 1 refused, 2 arguments not valid, 3 nothing matched, 4 the request failed, "
+        "5 queue or service not reachable, 130 interrupted.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if names is None or name in names:
+            module_of(name).add_arguments(command)
+            from .flags import set_defaults  # `--help` does not need it
+
+            set_defaults(command, environment or {})
     return parser
+
+
+def module_of(name: str):  # type: ignore[no-untyped-def]  # a module has no useful type
+    """The module of a command."""
+    return import_module(f".{name.replace('-', '_')}", __name__)

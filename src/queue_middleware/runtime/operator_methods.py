@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from queue_middleware.jobs.audit import AuditRecord
+from queue_middleware.jobs.audit import APPLICATION, AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.processes import ProcessRecord
@@ -25,7 +25,7 @@ class OperatorMethods:
         return await self._runtime.counts()
 
     async def pause(
-        self, route: str | None = None, *, reason: str = "", until: datetime | None = None, operator: str = "application"
+        self, route: str | None = None, *, reason: str = "", until: datetime | None = None, operator: str = APPLICATION
     ) -> None:
         """Hold the starts of a route, or of all routes, in every process and over restarts. Submissions are accepted as before.
 
@@ -35,7 +35,7 @@ class OperatorMethods:
         """
         await self._runtime.control.pause(route, reason, until, operator)
 
-    async def resume(self, route: str | None = None, *, operator: str = "application") -> bool:
+    async def resume(self, route: str | None = None, *, operator: str = APPLICATION) -> bool:
         """End the pause of a route; False if it is not paused. Without `route`, end the pause of all routes.
 
         A pause of all routes and the pause of one route are separate: a request starts when neither holds. Raises `BadRequest`.
@@ -95,14 +95,24 @@ class OperatorMethods:
         since: datetime | None = None,
         until: datetime | None = None,
         dead_only: bool | None = None,
+        operator: str = APPLICATION,
     ) -> int:
         """Deliver webhooks again, and return how many. Each starts its schedule anew, under the same id.
 
         The arguments select webhooks as in `deliveries`. With `request_id` or `delivery_id`, webhooks in any state are
-        selected; otherwise only those that were given up, unless `dead_only=False`.
+        selected; otherwise only those that were given up, unless `dead_only=False`. `operator` is recorded, and is in the event
+        `Operated`.
         Raises `BadRequest` if nothing is selected, and `UnknownRequest`.
         """
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
         )
-        return await self._runtime.webhook_admin.redeliver(criteria)
+        return await self._runtime.webhook_admin.redeliver(criteria, operator)
+
+    async def probe(self, host: str, *, operator: str = APPLICATION) -> int:
+        """Send one webhook now for each open circuit of a receiver, whatever its schedule, and return how many.
+
+        Without an open circuit, or if nothing is pending, nothing is sent. `operator` is recorded, and is in the event
+        `Operated`.
+        """
+        return await self._runtime.webhook_admin.probe(host, operator)

@@ -6,7 +6,8 @@ Begin with `open_stores`, which picks an implementation by the scheme of `databa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +18,14 @@ from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
 
+from .administration import DatabaseAdministration
+from .common.job_store import CommonJobStore
 from .common.operator_store import CommonOperatorStore
-from .sqlite import SQLiteStore, database_path
+from .sqlite import ReadOnlySQLiteStore, SQLiteAdministration, SQLiteStore, database_path
 
 _STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
 """The store for each scheme of the option `database`; a path has no scheme."""
+_ADMINISTRATIONS: dict[str, type[SQLiteAdministration]] = {"": SQLiteAdministration, "sqlite": SQLiteAdministration}
 _SUPPORTED = "a path or sqlite:///path"
 
 
@@ -95,6 +99,38 @@ def open_stores(
     location = locate(settings.database)
     store = _STORES[_scheme_of(settings.database)](settings, clock, lease_clock)
     return Stores(store, store.webhooks, store.tasks, store.operations, store, location)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnlyStores:
+    """The ports on a database that is only read. Methods that change something raise `StoreError`."""
+
+    jobs: CommonJobStore
+    webhooks: WebhookStore
+    tasks: TaskStore
+    operations: CommonOperatorStore
+    location: Location
+
+
+@asynccontextmanager
+async def open_for_reading(settings: Settings) -> AsyncIterator[ReadOnlyStores]:
+    """The ports for reading the database that `settings.database` names, whether or not a service runs on it.
+
+    Changes and creates nothing, and delays no process that runs. Raises `StoreError` with the reason if the database cannot be
+    read, for instance because its schema is of another release, and `SettingsError` for a database of an unsupported kind.
+    """
+    location = locate(settings.database)
+    store = ReadOnlySQLiteStore(settings)
+    await store.open()
+    yield ReadOnlyStores(store, store.webhooks, store.tasks, store.operations, location)
+
+
+def administer(database: str) -> DatabaseAdministration:
+    """The administration of the database that the option `database` names.
+
+    Raises `StoreError` if there is none, and `SettingsError` for an unsupported kind.
+    """
+    return _ADMINISTRATIONS[_scheme_of(database)](database)
 
 
 def locate(database: str) -> Location:

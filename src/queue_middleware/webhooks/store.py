@@ -99,5 +99,12 @@ class WebhookStore(Protocol):
         Receivers whose circuit is open are probed at once.
         """
 
+    async def probe(self, host: str) -> int:
+        """Send one webhook now for each open circuit of this host and its flows, whatever its schedule; returns how many.
+
+        0 if no circuit is open, or if nothing is pending. `host` is as in `DeliveryRecord.host`. A probe is an ordinary
+        attempt: it is charged, and its outcome closes the circuit or extends the pause.
+        """
+
     async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:
         """Flows with one of these healths, by host and submitter; a flow of a host with an open circuit counts as `OPEN`."""

@@ -248,9 +248,28 @@ def redeliver(transaction: Transaction, batch: Sequence[Collection[int]]) -> lis
 def _redeliver(transaction: Transaction, ids: Collection[int]) -> int:
     found = transaction.all("redeliver", {"now": transaction.now, "ids": list(ids)})
     if found:
-        hosts, flows = sorted({row[0] for row in found}), sorted({row[1] for row in found})
-        transaction.change("probe_flows", {"now": transaction.now, "flows": flows})
-        transaction.change("probe_hosts", {"now": transaction.now, "hosts": hosts})
-        schedule_next(transaction, [], flows, hosts)
-        transaction.topics.add(Topic.DELIVERY)
+        _allow_probes(transaction, sorted({row[0] for row in found}), sorted({row[1] for row in found}))
     return len(found)
+
+
+def probe(transaction: Transaction, batch: Sequence[str]) -> list[int]:
+    """Send a probe now to each of these hosts whose circuit, or that of a flow, is open."""
+    return [_probe(transaction, host) for host in batch]
+
+
+def _probe(transaction: Transaction, host: str) -> int:
+    flows = [flow for (flow,) in transaction.all("flows_to_probe", {"host": host})]
+    if not flows:
+        return 0
+    # The webhook may have been delayed by its own schedule for longer than the circuit is open.
+    probes = transaction.change("make_probes_due", {"now": transaction.now, "flows": flows})
+    _allow_probes(transaction, [host], flows)
+    return probes
+
+
+def _allow_probes(transaction: Transaction, hosts: list[str], flows: list[str]) -> None:
+    """End the pauses of open circuits."""
+    transaction.change("probe_flows", {"now": transaction.now, "flows": flows})
+    transaction.change("probe_hosts", {"now": transaction.now, "hosts": hosts})
+    schedule_next(transaction, [], flows, hosts)
+    transaction.topics.add(Topic.DELIVERY)

@@ -112,6 +112,10 @@ class CommonWebhookStore:
         """Make webhooks due again."""
         return await self._write(deliveries.redeliver, ids)
 
+    async def probe(self, host: str) -> int:
+        """Send a probe now."""
+        return await self._write(deliveries.probe, host)
+
     async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:
         """Read the health of flows."""
         return await self._read_many(lambda queries: webhook_queries.receivers(queries, healths, limit))

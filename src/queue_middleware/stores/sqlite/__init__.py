@@ -4,7 +4,9 @@ May import: what `stores` may import, and `stores.common`.
 Begin with `store`, then `connection`, `locks` and `sql`.
 """
 
+from .administration import SQLiteAdministration
 from .location import database_path
+from .read_only import ReadOnlySQLiteStore
 from .store import SQLiteStore
 
-__all__ = ["SQLiteStore", "database_path"]
+__all__ = ["ReadOnlySQLiteStore", "SQLiteAdministration", "SQLiteStore", "database_path"]

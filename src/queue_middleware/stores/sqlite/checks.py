@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any
 
 from .sql import SQL
+from .sql.schema import newest_version, version_of
 
 Rows = list[tuple[Any, ...]]
 
@@ -35,10 +36,22 @@ def broken_invariants(connection: sqlite3.Connection) -> dict[str, Rows]:
     return {sentence: rows for sentence, rows in found.items() if rows}
 
 
-def damage(connection: sqlite3.Connection) -> list[str]:
-    """What is wrong with the pages and indexes of the file, as SQLite describes it (at most 100 lines); empty if nothing is."""
-    try:
-        lines = [str(line) for (line,) in connection.execute("PRAGMA integrity_check").fetchall()]
-    except sqlite3.DatabaseError as error:
-        return [str(error)]
-    return [] if lines == ["ok"] else lines
+def problems(connection: sqlite3.Connection) -> list[str]:
+    """Everything that is wrong, one sentence each; empty if nothing is. At most 100 sentences about damaged pages."""
+    damaged = _damage(connection)
+    if damaged:
+        return damaged  # what the content shows then is a consequence
+    if version_of(connection) != newest_version():
+        found, known = version_of(connection), newest_version()
+        action = "run queue-middleware database migrate" if found < known else "check it with the release that migrated it"
+        return [f"the schema has version {found}, and this release can check version {known} only: {action}"]
+    return [f"{sentence} ({_count(rows)})" for sentence, rows in broken_invariants(connection).items()]
+
+
+def _damage(connection: sqlite3.Connection) -> list[str]:
+    lines = [str(line) for (line,) in connection.execute("PRAGMA integrity_check").fetchall()]
+    return [] if lines == ["ok"] else [f"the file is damaged: {line}" for line in lines]
+
+
+def _count(rows: Rows) -> str:
+    return f"{len(rows)} row{'s' if len(rows) > 1 else ''}"

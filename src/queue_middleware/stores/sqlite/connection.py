@@ -104,7 +104,10 @@ class Connection(aiosqlite.Connection):
                 self._committed()
             except Exception:
                 # The commit stands even if its notification fails.
-                _log.exception("other processes could not be notified of a commit at once; they notice it within moments")
+                _log.exception(
+                    "other processes could not be notified of a commit at once; they notice it within moments",
+                    extra={"queue_event": "notification_failed"},
+                )
         return result
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:
@@ -167,14 +170,15 @@ def open_connection(path: Path, *, read_only: bool = False, create: bool = True)
         cached_statements=512,
     )
     try:
-        _set_up(connection, read_only)
+        set_up(connection, read_only=read_only)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
+def set_up(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    """Set what every connection needs."""
     for pragma in _SETTINGS:
         connection.execute(f"PRAGMA {pragma}")
     connection.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")

@@ -50,3 +50,10 @@ WITH counted (client, jobs) AS (
 ), kept AS (SELECT client, jobs FROM unfinished_tasks)
 SELECT * FROM (SELECT * FROM kept EXCEPT SELECT * FROM counted)
 UNION ALL SELECT * FROM (SELECT * FROM counted EXCEPT SELECT * FROM kept);
+
+-- name: count_requests
+SELECT state, count(*) FROM job GROUP BY state;
+
+-- name: oldest_requests
+-- The key of the oldest one, and of the oldest one that has not ended.
+SELECT (SELECT min(id) FROM job), (SELECT min(id) FROM job WHERE finished_at IS NULL);

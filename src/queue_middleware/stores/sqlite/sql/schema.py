@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from queue_middleware.errors import Outdated, StoreError
 
@@ -25,7 +26,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     Raises `StoreError` if the schema is of a later release, or of a version before the first release.
     """
-    version = _version(connection)
+    version = version_of(connection)
     known = migrations()
     if version > known[-1][0]:
         raise StoreError(f"the database has schema version {version}, this release knows {known[-1][0]}; upgrade the package")
@@ -41,19 +42,33 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 def check_schema(connection: sqlite3.Connection) -> None:
     """Raise `Outdated` if another release has migrated the schema since this process has opened the file."""
-    version = _version(connection)
-    if version != _newest():
+    version = version_of(connection)
+    if version != newest_version():
         raise Outdated(
-            f"the database has schema version {version} by now, this process knows {_newest()}: "
+            f"the database has schema version {version} by now, this process knows {newest_version()}: "
             "restart this process with the release that the others run",
             _RETRY_AFTER,
         )
 
 
+def check_readable(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `StoreError` unless the schema is that of this release."""
+    version, known = version_of(connection), newest_version()
+    if version > known:
+        raise StoreError(f"the database has schema version {version}, this release knows {known}; upgrade the package")
+    if version < known:
+        raise StoreError(
+            f"the database {path} has schema version {version}, this release reads {known}: use the release that the "
+            "service runs, or upgrade the database: stop the service and run 'queue-middleware database migrate'"
+        )
+
+
 @cache
-def _newest() -> int:
+def newest_version() -> int:
+    """The number of the last migration of this release."""
     return migrations()[-1][0]
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def version_of(connection: sqlite3.Connection) -> int:
+    """The number of the last migration that was applied; 0 for a new file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])

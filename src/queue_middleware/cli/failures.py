@@ -1,0 +1,43 @@
+"""What the command prints and returns for each kind of error."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from queue_middleware.errors import (
+    BadRequest,
+    OutboundUnreached,
+    QueueError,
+    StoreError,
+    Unavailable,
+    UnknownRequest,
+)
+
+from .exit_codes import CommandError, Exit
+
+_BROKEN_PIPE = 141
+"""As a shell reports a program that SIGPIPE has ended."""
+_CODES: tuple[tuple[type[QueueError], Exit], ...] = (
+    (BadRequest, Exit.NOT_UNDERSTOOD),
+    (UnknownRequest, Exit.NOTHING_MATCHED),
+    (StoreError, Exit.UNREACHABLE),
+    (Unavailable, Exit.UNREACHABLE),
+    (OutboundUnreached, Exit.UNREACHABLE),
+)
+
+
+def report(error: BaseException) -> int:
+    """Print the reason on standard error and return the exit status. Raises an error that is a defect of this package."""
+    if isinstance(error, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        # The program that reads the output has ended, e.g. `head`. Python must not write the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    if not isinstance(error, (QueueError, CommandError)):
+        raise error
+    print(f"queue-middleware: {error.detail}", file=sys.stderr)
+    if isinstance(error, CommandError):
+        return error.code
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.REFUSED)
