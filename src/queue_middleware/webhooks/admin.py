@@ -10,7 +10,7 @@ from msgspec.json import encode
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.events import Emit, Operated, Redelivered
-from queue_middleware.jobs.audit import Action
+from queue_middleware.jobs.audit import APPLICATION, Action, checked_operator
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.syntax.hosts import canonical_authority
 from queue_middleware.syntax.times import milliseconds_of
@@ -19,8 +19,6 @@ from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, FlowRecord,
 from .store import WebhookStore
 
 UNHEALTHY = (ReceiverHealth.OPEN, ReceiverHealth.FAILING, ReceiverHealth.SLOW)
-APPLICATION = "application"
-"""The operator of an act for which the caller has named none."""
 Record = Callable[[str, Action, str, int], Awaitable[None]]
 """Records an act: operator, action, target, count."""
 _BATCH = 500
@@ -73,7 +71,7 @@ class WebhookAdmin:
 
     async def redeliver_batches(self, batches: AsyncIterable[list[int]], operator: str, target: str) -> int:
         """Deliver these webhooks again, each batch in one transaction. `target` is recorded."""
-        count = 0
+        count, operator = 0, checked_operator(operator)
         async for ids in batches:
             count += await self._outbox.redeliver(ids)
         if count:
@@ -84,7 +82,7 @@ class WebhookAdmin:
 
     async def probe(self, host: str, operator: str = APPLICATION) -> int:
         """Send a webhook now for each open circuit of the host. Returns how many."""
-        host = canonical_authority(host)
+        host, operator = canonical_authority(host), checked_operator(operator)
         count = await self._outbox.probe(host)
         if count:
             await self._record(operator, Action.PROBE, host, count)
