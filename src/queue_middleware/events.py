@@ -151,17 +151,15 @@ class Rescued(Struct, frozen=True):
     state: JobState
 
 
-class ApplicationError(Struct, frozen=True, gc=True):
+class ApplicationError(_AttemptEvent, frozen=True, gc=True):
     """The application raised an exception during a replay. Clients never see its text or traceback."""
 
-    request_id: str
     error: BaseException
 
 
-class SlotStuck(Struct, frozen=True):
+class SlotStuck(_AttemptEvent, frozen=True):
     """Code that was asked to stop still occupies a slot after `duration` seconds, e.g. in a thread, which cannot be stopped."""
 
-    request_id: str
     duration: float
 
 

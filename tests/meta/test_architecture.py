@@ -23,6 +23,8 @@ TOP = {
     "middleware",
     "errors",
     "events",
+    "logging",
+    "instrumentation",
     "verify",
     "settings",
     "option_parsers",

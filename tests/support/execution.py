@@ -14,7 +14,7 @@ class FakeExecution:
 
     def __init__(self, *, over: bool = False) -> None:
         execution: Any = self  # without `callback_url`, which these tests do not use
-        self.job = ActiveJob("the-id", 2, execution, lambda: execution)
+        self.job = ActiveJob("the-id", 2, "/items/{id}", execution, lambda: execution)
         self.over = over
         self.lines: list[LogLine] = []
         self.reports: list[Progress] = []

@@ -25,6 +25,10 @@ COMMANDS: dict[str, str] = {
     "doctor": "look for what is wrong, and what to do about it",
     "requests": "list and inspect requests, and act on them",
     "keys": "the keys that sign webhooks",
+    "listen": "receive webhooks on this machine, check and show them",
+    "submit": "submit a request to a running queue, and wait for its response",
+    "trigger": "send a sample webhook to a receiver",
+    "verify": "check a recorded webhook, and explain what fits and what does not",
 }
 """The help of each command, which is also the name of its module, with `_` for `-`."""
 

@@ -30,4 +30,5 @@ class Emitter:
                 on_event(event)
             except Exception:
                 # A faulty observer, e.g. of metrics, must not stop the work of the queue.
-                _log.exception("an observer failed to handle the event %s", type(event).__name__)
+                name = type(event).__name__
+                _log.exception("an observer failed to handle the event %s", name, extra={"queue_event": "observer_failed"})

@@ -32,6 +32,8 @@ from queue_middleware.events import (
 )
 from queue_middleware.jobs.models import JobState
 
+from .record_fields import fields_of
+
 _log = logging.getLogger("queue_middleware")
 
 _FIRST_PAUSE = 10.0
@@ -63,7 +65,8 @@ class LoggingObserver:
             return
         level, text = _FORMATS.get(type(event), _ROUTINE)
         if _log.isEnabledFor(level):
-            _log.log(level, "%s", text(event), exc_info=event.error if isinstance(event, ApplicationError) else None)
+            error = event.error if isinstance(event, ApplicationError) else None
+            _log.log(level, "%s", text(event), exc_info=error, extra=fields_of(event))
 
     # However many errors an outage causes, the log shows its start in full, then counts, then its end.
 
@@ -75,15 +78,17 @@ class LoggingObserver:
         text = f"{type(event.error).__name__}: {event.error}"
         if burst.is_new(event.error, now):
             retry = f"; continues in {round(event.retry_in, 2):g} s" if event.retry_in else ""
-            _log.error("%s: %s%s", event.where, text, retry, exc_info=event.error)
+            _log.error("%s: %s%s", event.where, text, retry, exc_info=event.error, extra=fields_of(event))
         elif (count := burst.take_unlogged(now)) > 0:
-            _log.error("%s: %d more failures in %s, the last: %s", event.where, count, _span(now - burst.first), text)
+            since = _span(now - burst.first)
+            _log.error("%s: %d more failures in %s, the last: %s", event.where, count, since, text, extra=fields_of(event))
 
     def _log_recovery(self, event: Recovered) -> None:
         burst = self._bursts.pop(event.where, None)
         if burst is not None:
             failures = "a failure" if burst.total == 1 else f"{burst.total} failures"
-            _log.warning("%s: works again, after %s in %s", event.where, failures, _span(self._clock() - burst.first))
+            since = _span(self._clock() - burst.first)
+            _log.warning("%s: works again, after %s in %s", event.where, failures, since, extra=fields_of(event))
 
 
 class _Burst:

@@ -27,6 +27,11 @@ class JWKSCache:
         self._tried_at: float | None = None
         self.last_error = "not fetched yet"
 
+    @property
+    def public_keys(self) -> tuple[bytes, ...]:
+        """The keys that were fetched last, however old they are, as 32 raw bytes each."""
+        return tuple(map(bytes, self._keys))
+
     def is_fresh(self, now: float) -> bool:
         """Whether there are keys that are not older than `max_age`."""
         return bool(self._keys) and _is_within(self._fetched_at, now, self._max_age)

@@ -95,6 +95,11 @@ class WebhookVerifier:
         self._lock = anyio.Lock()
         self._sync_lock = threading.Lock()
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The Ed25519 public keys of the key set that was fetched last, 32 raw bytes each; empty before the first fetch."""
+        return self._jwks.public_keys
+
     async def verify(self, headers: Mapping[str, str] | HeaderPairs, body: bytes) -> VerifiedWebhook:
         """Return the webhook, if it is valid.
 

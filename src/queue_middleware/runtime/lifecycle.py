@@ -13,9 +13,11 @@ from typing import Any
 from queue_middleware.asgi.replay import App
 from queue_middleware.errors import NotRunning
 from queue_middleware.events import Emit, Observer, OperatorWarning, ServiceError
+from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
+from queue_middleware.observability.instrumentation import combine
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.callback_auth import CallbackVerifier
@@ -53,7 +55,9 @@ class Lifecycle:
         self.time = clock or time.time
         """Unix time in seconds."""
         self._callback_verifier = CallbackVerifier(settings.callback_keys, clock=self.time)
+        observers = tuple(observers)
         self._emit: Emit = Emitter((LoggingObserver(), *observers))
+        self._instrumentations = tuple(each for each in observers if isinstance(each, Instrumentation))
         self.routes = RouteTemplates(settings.paths, route_of, lambda error: self._emit(ServiceError("route_of", error, 0)))
         self._running: Supervisor | None = None
         self._not_running_reason = NOT_STARTED
@@ -148,8 +152,17 @@ class Lifecycle:
     async def _serve(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
+            instrumentation = combine(self._instrumentations, self._emit)
             supervisor = await Supervisor.open(
-                stack, self._app, self.settings, self.guard, self._callback_verifier, self.routes, self._emit, self._clock
+                stack,
+                self._app,
+                self.settings,
+                self.guard,
+                self._callback_verifier,
+                self.routes,
+                self._emit,
+                instrumentation,
+                self._clock,
             )
 
             def started() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from queue_middleware.errors import NotRunning
 from queue_middleware.events import Finished, Submitted, is_observed
+from queue_middleware.instrumentation import Instrumentation, SubmissionWork
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.log_lines import LogLine
-from queue_middleware.jobs.models import CancelOutcome, Job, JobResult, NewJob
+from queue_middleware.jobs.models import CancelOutcome, Headers, Job, JobResult, NewJob
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.outbound.guard import WEBHOOK
@@ -36,11 +37,24 @@ class Runtime(Lifecycle):
         self.guard.check_url(url, field)
         return encode_url(url, field)
 
-    async def submit(self, new: NewJob) -> Submission:
+    def submit(self, new: NewJob, caller: Headers | None = None) -> Awaitable[Submission]:
         """Store a job, and claim it in the same transaction if a slot is free and no job is queued. Raises as the store does.
 
-        Send the response inside `with submission:`; a claimed job starts after it, even if the caller is cancelled before.
+        `caller` has the headers of the HTTP request that submits; None if they are those of `new.request`. Send the response
+        inside `with submission:`; a claimed job starts after it, even if the caller is cancelled before.
         """
+        instrumentation = self.services.instrumentation
+        if instrumentation is None:
+            return self._submit(new)
+        return self._submit_inside(instrumentation, SubmissionWork(new, new.request.headers if caller is None else caller))
+
+    async def _submit_inside(self, instrumentation: Instrumentation, work: SubmissionWork) -> Submission:
+        with instrumentation.submission(work):
+            submission = await self._submit(work.job)
+            work.result = submission.result
+        return submission
+
+    async def _submit(self, new: NewJob) -> Submission:
         worker, store = self.services.worker, self.services.stores.jobs
         submission = Submission(worker)
         starts = worker.reserve(new)

@@ -15,6 +15,7 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import DRAIN_TIMEOUT, run_in_thread
 from queue_middleware.errors import OutboundShortage, QueueError
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
+from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
@@ -67,6 +68,7 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
+        instrumentation: Instrumentation | None = None,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
         """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
@@ -82,7 +84,9 @@ class Supervisor:
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
         secret_ids = SecretIds(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
-        self = cls(app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, seconds)
+        self = cls(
+            app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, instrumentation, seconds
+        )
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -101,23 +105,29 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
+        instrumentation: Instrumentation | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._emit = emit
+        self.instrumentation = instrumentation
         self.stores = stores
         self.key_reloader = key_reloader
         self.secret_ids = secret_ids
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, secret_ids, settings)
-        self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock)
+        self.worker = Worker(
+            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instrumentation=instrumentation
+        )
         self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
-        self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock)
+        self._dispatcher = Dispatcher(
+            jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instrumentation=instrumentation
+        )
         self._poller = Poller(jobs, tasks, PollClient(outbound, settings), secret_ids, emit, clock=clock)
         database = stores.database
         self._maintenance = Maintenance(

@@ -13,6 +13,7 @@ from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, QueueError
 from queue_middleware.events import Emit, ErrorStreak, ServiceError
+from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.outbound.client import HTTPClient, Response
@@ -20,6 +21,7 @@ from queue_middleware.outbound.client import HTTPClient, Response
 from .body import ResultExpired, is_long
 from .circuit import AttemptOutcome
 from .fairness import QUICK_SECONDS, DispatchSlots, flow_of
+from .instrumented import post_inside
 from .message import MessageBuilder
 from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, receiver_host
 from .reporting import report_attempt
@@ -53,6 +55,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.time,
         limit: int | None = None,
         grace: float = DRAIN_TIMEOUT,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self._store = store
         self._outbox = outbox
@@ -61,6 +64,7 @@ class Dispatcher:
         self._schedule = schedule
         self._emit = emit
         self._clock = clock
+        self._instrumentation = instrumentation
         self._slots = DispatchSlots(limit or _default_limit())
         self._loop = ClaimLoop(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
         self._shortages = 0
@@ -232,7 +236,10 @@ class Dispatcher:
         started = time.monotonic()
         try:
             headers, body = await self._messages.build(delivery, result)
-            response = await self._outbound.post(delivery.url, headers, body)
+            if self._instrumentation is None:
+                response = await self._outbound.post(delivery.url, headers, body)
+            else:
+                response = await post_inside(self._instrumentation, self._outbound, delivery, headers, body)
         except ResultExpired:
             return None, AttemptDecision(error="the result is no longer stored")
         except OutboundBusy:

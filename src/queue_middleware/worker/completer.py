@@ -7,13 +7,14 @@ from typing import Literal
 
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import QueueError
-from queue_middleware.events import AttemptFailed, AttemptStarted, Finished, JobAwaiting
+from queue_middleware.events import ApplicationError, AttemptFailed, AttemptStarted, Finished, JobAwaiting, SlotStuck
 from queue_middleware.jobs.log_lines import retry_line
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, JobState, StoredResponse
 from queue_middleware.jobs.retry import RetryDecision, attempts_allowed, task_backoff
 from queue_middleware.jobs.states import FINAL
 
 from .context import WorkerContext
+from .error_notes import add_note
 from .log_buffer import LogBuffer
 from .task_session import TaskSession
 
@@ -115,6 +116,15 @@ class JobCompleter:
         """Emit that an attempt begins."""
         if self._context.observes_start:
             self._context.emit(AttemptStarted(claim.request_id, claim.attempt, claim.route))
+
+    def report_error(self, claim: Claim, error: BaseException) -> None:
+        """Emit what the application raised, after adding a note that names the request."""
+        add_note(error, claim)
+        self._context.emit(ApplicationError(claim.request_id, claim.attempt, claim.route, error))
+
+    def report_stuck(self, claim: Claim, duration: float) -> None:
+        """Emit that code of the attempt does not end. It began `duration` seconds ago."""
+        self._context.emit(SlotStuck(claim.request_id, claim.attempt, claim.route, duration))
 
     def report(self, claim: Claim, end: StoredResponse | Failure | AttemptEnd, since: float) -> None:
         """Emit what became of the job. If the store decided that, `end` is not the outcome of the attempt.

@@ -13,7 +13,7 @@ from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in
 from queue_middleware.asgi.replay import NoResponse, Replay, ResponseTooLarge
 from queue_middleware.asgi.scope import build_scope
 from queue_middleware.errors import QueueError
-from queue_middleware.events import ApplicationError, ClaimLost, ServiceError, SlotStuck
+from queue_middleware.events import ClaimLost, ServiceError
 from queue_middleware.jobs.models import Claim, ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.retry import RetryDecision, decide_retry
@@ -84,7 +84,7 @@ class JobExecutor:
             self._completer.report_start(claim)
             scope = error = None
             if self.abort_reason is None:
-                activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))
+                activate(ActiveJob(claim.request_id, claim.attempt, claim.route, context.store, self._weak_self))
                 scope = build_scope(claim.request, claim.request_id, claim.attempt, context.state)
                 app = context.app if self._session is None else self._session.begin(self._replay)
                 self._call = call = CancellableCall(invoke(app, scope, self._replay))
@@ -114,7 +114,7 @@ class JobExecutor:
             self._forget()  # the store hands the job back when it is closed
             raise error
         if self.abort_reason is None:
-            self._context.emit(ApplicationError(self.claim.request_id, error))
+            self._completer.report_error(self.claim, error)
 
     def _vacate_if_over(self) -> None:
         if self._has_returned and not self._is_committing:
@@ -245,7 +245,7 @@ class JobExecutor:
         if not self.is_settled:
             self.abort(AbortReason.TIMEOUT)
         else:
-            self._context.emit(SlotStuck(self.claim.request_id, now - self.since))
+            self._completer.report_stuck(self.claim, now - self.since)
             self._deadline = math.inf
             self._slots.vacate(self, still_running=True)
 
@@ -275,7 +275,7 @@ class JobExecutor:
     def settle_unended(self) -> None:
         """Settle a job whose code does not end, for instance a thread. Its slot stays occupied until it does."""
         if self._task is not None and not self.is_settled:
-            self._context.emit(SlotStuck(self.claim.request_id, self._context.loop.time() - self.since))
+            self._completer.report_stuck(self.claim, self._context.loop.time() - self.since)
             self.settle_aborted()
 
     def settle_aborted(self) -> asyncio.Task[None] | None:

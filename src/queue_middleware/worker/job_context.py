@@ -42,11 +42,14 @@ class ActiveJob:
     `execution` is a weak reference, because contexts outlive an attempt: tasks and threads of the application keep copies.
     """
 
-    __slots__ = ("__weakref__", "_execution", "attempt", "queue", "request_id")
+    __slots__ = ("__weakref__", "_execution", "attempt", "queue", "request_id", "route")
 
-    def __init__(self, request_id: str, attempt: int, queue: object, execution: Callable[[], Execution | None]) -> None:
+    def __init__(
+        self, request_id: str, attempt: int, route: str, queue: object, execution: Callable[[], Execution | None]
+    ) -> None:
         self.request_id = request_id
         self.attempt = attempt
+        self.route = route
         self.queue = queue
         """The store of the job; two queues in one process must not mix their jobs."""
         self._execution = execution
@@ -111,6 +114,12 @@ class CurrentJob:
         """The number of the attempt, from 1."""
         job = _active_job.get()
         return None if job is None else job.attempt
+
+    @property
+    def route(self) -> str | None:
+        """The route of the request: a template such as `/items/{id}`, or `other`."""
+        job = _active_job.get()
+        return None if job is None else job.route
 
     @property
     def callback_url(self) -> str | None:

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 from queue_middleware.asgi.replay import App
 from queue_middleware.background import LONGEST_WAIT, OUTAGE_PAUSE
 from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.models import Claim, NewJob
 from queue_middleware.jobs.processes import SlotUse
 from queue_middleware.jobs.routes import RouteTemplates
@@ -23,6 +25,7 @@ from .completer import JobCompleter
 from .context import WorkerContext
 from .early_end import CANCEL_GRACE, DISCONNECT_GRACE, AbortReason
 from .executor import JobExecutor
+from .instrumented import InstrumentedExecutor
 from .log_buffer import LogBufferContext
 from .slots import JobSlots
 from .starts import Startable, StartQueue
@@ -46,6 +49,7 @@ class Worker:
         *,
         routes: RouteTemplates | None = None,
         clock: Callable[[], float] = time.time,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         logs = LogBufferContext(store, emit, self._loop, settings.max_logs, clock=clock)
@@ -53,6 +57,9 @@ class Worker:
             app, store, tasks, settings, emit, self._loop, logs, targets, routes or RouteTemplates(), clock=clock
         )
         self._completer = JobCompleter(self._context)
+        self._new_attempt: Callable[[Claim, WorkerContext, JobCompleter, JobSlots[JobExecutor]], JobExecutor] = JobExecutor
+        if instrumentation is not None:
+            self._new_attempt = partial(InstrumentedExecutor, instrumentation=instrumentation)
         self._slots: JobSlots[JobExecutor] = JobSlots(settings.concurrency, self._on_free_slot)
         self._starts = StartQueue(self._loop, copy_context())
         self._store = store
@@ -132,7 +139,7 @@ class Worker:
         self._starts.let_begin(attempt)
 
     def _take(self, claim: Claim) -> JobExecutor:
-        attempt = JobExecutor(claim, self._context, self._completer, self._slots)
+        attempt = self._new_attempt(claim, self._context, self._completer, self._slots)
         self._slots.occupy(attempt)
         if self._is_stopping:
             attempt.abort(AbortReason.SHUTDOWN)

@@ -46,7 +46,12 @@ def test_the_name_of_a_stage_is_short_and_can_be_stored(execution: FakeExecution
 
 
 def test_identity(execution: FakeExecution) -> None:
-    assert during(execution, lambda: (bool(current_job), current_job.id, current_job.attempt)) == (True, "the-id", 2)
+    assert during(execution, lambda: (bool(current_job), current_job.id, current_job.attempt, current_job.route)) == (
+        True,
+        "the-id",
+        2,
+        "/items/{id}",
+    )
 
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.01, float("nan"), 40])
@@ -76,7 +81,7 @@ def test_calls_outside_a_replay_and_after_its_end_are_ignored() -> None:
 
 def test_a_context_can_outlive_the_attempt() -> None:
     def run() -> None:
-        activate(ActiveJob("the-id", 2, object(), lambda: None))
+        activate(ActiveJob("the-id", 2, "/items/{id}", object(), lambda: None))
         assert (bool(current_job), current_job.id, current_job.attempt) == (True, "the-id", 2)
         current_job.log("x")
         current_job.report_progress(0.5)

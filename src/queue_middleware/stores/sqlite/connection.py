@@ -97,7 +97,10 @@ class Connection(aiosqlite.Connection):
                 self._committed()
             except Exception:
                 # The commit stands even if its notification fails.
-                _log.exception("other processes could not be notified of a commit at once; they notice it within moments")
+                _log.exception(
+                    "other processes could not be notified of a commit at once; they notice it within moments",
+                    extra={"queue_event": "notification_failed"},
+                )
         return result
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:

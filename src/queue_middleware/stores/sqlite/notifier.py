@@ -100,7 +100,7 @@ class Notifier:
                 try:
                     listener()
                 except Exception:
-                    _log.exception("a listener to %s failed", topic)
+                    _log.exception("a listener to %s failed", topic, extra={"queue_event": "listener_failed"})
 
     async def poll(self, connection: Connection, known_version: Callable[[], int | None]) -> None:
         """Notice the commits of other processes.

@@ -115,6 +115,7 @@ class WakeupPipes:
                 "no named pipe can be created next to the database (%s): commits of other processes are detected by polling, "
                 "every 50 ms; the next listener tries again",
                 error.strerror,
+                extra={"queue_event": "no_named_pipe"},
             )
 
     @property

@@ -100,11 +100,11 @@ class TaskCreator:
         new = self._new_job(request, asked, stored, task)
         if key is not None:
             new = new.replace(idempotency_key=await self._keys.make(request, key, _PATH, b"", body))
-        return await self._submit(new, task)
+        return await self._submit(new, task, tuple(request.scope["headers"]))
 
-    async def _submit(self, new: NewJob, task: Task) -> tuple[Submission, Created]:
+    async def _submit(self, new: NewJob, task: Task, caller: Headers) -> tuple[Submission, Created]:
         while True:
-            submission = await self._runtime.submit(new)
+            submission = await self._runtime.submit(new, caller)
             existing = submission.result.existing
             if existing is None:
                 return submission, Created(_record(submission.result.request_id, new, task.spec), self._secrets_of(task))

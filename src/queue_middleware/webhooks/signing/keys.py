@@ -27,7 +27,7 @@ class KeyPair:
         self._private = SigningKey(seed)
         self.public = bytes(self._private.verify_key)
         self._expanded = seed + self.public
-        self.kid = _thumbprint(self.public)
+        self.kid = thumbprint(self.public)
 
     @classmethod
     def generate(cls) -> Self:
@@ -136,7 +136,8 @@ def parse_shared_secrets(value: object) -> tuple[SharedSecret, ...]:
     return tuple(SharedSecret.parse(text) for text in parse_webhook_secrets(value))
 
 
-def _thumbprint(public: bytes) -> str:
+def thumbprint(public: bytes) -> str:
+    """The `kid` of an Ed25519 public key, 32 raw bytes: its thumbprint by RFC 7638."""
     members = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(public, padded=False)}
     digest = hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
     return _base64url(digest, padded=False)

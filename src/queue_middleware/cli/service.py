@@ -1,0 +1,51 @@
+"""The running service that a command calls: its address and the key of the client, as flags and from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import httpx
+
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT
+
+from .exit_codes import NotUnderstood
+
+DEFAULT_URL = "http://127.0.0.1:8000/fal/queue"
+
+
+def add_url(parser: argparse.ArgumentParser) -> None:
+    """Add `--url`."""
+    parser.add_argument("--url", metavar="URL", help=f"the queue's routes; default QUEUE_URL, otherwise {DEFAULT_URL}")
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Add `--key`."""
+    parser.add_argument("--key", metavar="KEY", help="sent as `Authorization: Key …`; default QUEUE_API_KEY")
+
+
+def url_of(chosen: argparse.Namespace) -> str:
+    """The address of the queue's routes, without a slash at the end. Raises `NotUnderstood`."""
+    return http_url(chosen.url or os.environ.get("QUEUE_URL") or DEFAULT_URL, "--url").rstrip("/")
+
+
+def key_headers(chosen: argparse.Namespace) -> dict[str, str]:
+    """The headers that name the client; empty without a key."""
+    key = chosen.key or os.environ.get("QUEUE_API_KEY")
+    return {"authorization": f"Key {key}"} if key else {}
+
+
+def http_url(text: str, flag: str) -> str:
+    """The text, if it is a URL that can be called. Raises `NotUnderstood`; the message does not repeat a password."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise NotUnderstood(f"{flag} needs a URL that begins with http:// or https://")
+    return text
+
+
+def user_agent() -> dict[str, str]:
+    """The header that names this program."""
+    return {"user-agent": USER_AGENT}

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from queue_middleware.events import ServiceError
+from queue_middleware.instrumentation import AttemptWork, CallWork, Instrumentation, SubmissionWork
+from queue_middleware.observability.instrumentation import combine
+from tests.support.doubles import EventRecorder
+from tests.support.factories import make_job
+
+
+class Noting(Instrumentation):
+    """Notes what is entered and exited, and raises where it is asked to."""
+
+    def __init__(self, name: str, notes: list[str], *, fails_at: str = "") -> None:
+        self.name, self.notes, self.fails_at = name, notes, fails_at
+
+    def _meet(self, step: str) -> None:
+        if step == self.fails_at:
+            raise RuntimeError(step)
+
+    @contextmanager
+    def _note(self) -> Iterator[None]:
+        self._meet("enter")
+        self.notes.append(f"enter {self.name}")
+        try:
+            yield
+        except BaseException as error:
+            self.notes.append(f"{self.name} sees {type(error).__name__}")
+            raise
+        finally:
+            self.notes.append(f"exit {self.name}")
+            self._meet("exit")
+
+    def submission(self, work: SubmissionWork) -> AbstractContextManager[object]:
+        self._meet("call")
+        return self._note()
+
+    def attempt(self, work: AttemptWork) -> AbstractContextManager[object]:
+        return self._note()
+
+    def call(self, work: CallWork) -> AbstractContextManager[object]:
+        return self._note()
+
+
+def work() -> SubmissionWork:
+    return SubmissionWork(make_job(), ())
+
+
+def test_without_an_instrumentation_there_is_nothing_to_enter() -> None:
+    assert combine((), lambda event: None) is None
+
+
+def test_several_are_entered_in_order_and_exited_in_reverse() -> None:
+    notes: list[str] = []
+    combined = combine((Noting("a", notes), Instrumentation(), Noting("b", notes)), lambda event: None)
+    assert combined is not None
+    with combined.submission(work()):
+        notes.append("work")
+    assert notes == ["enter a", "enter b", "work", "exit b", "exit a"]
+
+
+def test_the_error_of_the_work_is_seen_and_not_suppressed() -> None:
+    notes: list[str] = []
+    events = EventRecorder()
+    combined = combine((Noting("a", notes), Noting("b", notes)), events.on_event)
+    assert combined is not None
+    with pytest.raises(KeyError), combined.submission(work()):
+        raise KeyError
+    assert notes == ["enter a", "enter b", "b sees KeyError", "exit b", "a sees KeyError", "exit a"]
+    assert events.events == []
+
+
+@pytest.mark.parametrize("step", ["call", "enter", "exit"])
+def test_a_faulty_one_is_reported_and_disturbs_neither_the_work_nor_the_others(step: str) -> None:
+    notes: list[str] = []
+    events = EventRecorder()
+    combined = combine((Noting("a", notes, fails_at=step), Noting("b", notes)), events.on_event)
+    assert combined is not None
+    with combined.submission(work()):
+        notes.append("work")
+    with pytest.raises(KeyError), combined.submission(work()):
+        raise KeyError
+    assert notes.count("work") == 1
+    assert notes.count("exit b") == 2
+    assert [(event.where, str(event.error)) for event in events.of(ServiceError)] == [("instrumentation", step)] * 2
+
+
+def test_the_values_show_no_data_of_the_submitter() -> None:
+    assert "secret" not in repr(SubmissionWork(make_job(), ((b"authorization", b"secret"),)))
