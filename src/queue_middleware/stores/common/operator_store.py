@@ -36,15 +36,19 @@ class CommonOperatorStore(CommonControlStore):
 
     async def detail(self, request_id: str) -> JobDetail:
         """Read one request without its body and headers."""
-        found: JobDetail = await self._read(lambda queries: operator_queries.detail(queries, request_id))
+        found: JobDetail = await self._read(lambda queries: operator_queries.detail(queries, request_id, self._clock()))
         return found
 
     async def timeline(self, request_id: str) -> list[TimelineEntry]:
         """Read what happened to a request."""
-        entries: list[TimelineEntry] = await self._read_many(lambda queries: timeline.timeline(queries, request_id))
+        entries: list[TimelineEntry] = await self._read_many(
+            lambda queries: timeline.timeline(queries, request_id, self._clock())
+        )
         return entries
 
     async def kept_request(self, request_id: str) -> KeptRequest:
         """Read a request that can be submitted again."""
-        found: KeptRequest = await self._read_many(lambda queries: kept_requests.kept_request(queries, request_id))
+        found: KeptRequest = await self._read_many(
+            lambda queries: kept_requests.kept_request(queries, request_id, self._clock())
+        )
         return found
