@@ -16,6 +16,7 @@ import pytest
 from queue_middleware import QueueMiddleware, Settings, cli, errors
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.receivers import fastapi, flask
+from queue_middleware.settings import variable_of
 from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
@@ -42,7 +43,7 @@ def test_every_option_is_documented_and_every_documented_option_exists() -> None
 def test_the_documented_variable_and_default_are_the_real_ones(option: str, documented: tuple[str, str]) -> None:
     variable, default = documented
     expected = getattr(Settings(), option)
-    assert variable == f"QUEUE_{option.removeprefix('queue_').upper()}"
+    assert variable == variable_of(option)
     if default in ("none", "all"):
         assert expected in (None, ())
     else:
