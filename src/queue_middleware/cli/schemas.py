@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import to_builtins
 from msgspec.json import schema
 
 from . import COMMANDS, module_of
@@ -19,6 +20,6 @@ def output_types() -> dict[str, Any]:
 def schemas() -> dict[str, dict[str, Any]]:
     """The schema of the document of each command."""
     return {
-        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **schema(kind)}
+        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **to_builtins(schema(kind))}
         for command, kind in output_types().items()
     }

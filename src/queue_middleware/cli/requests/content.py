@@ -68,8 +68,7 @@ def print_message(message: Message, terminal: Terminal) -> None:
         terminal.print(printable(f"{name}: {value}"))
     terminal.print()
     if message.body is not None:
-        for line in message.body.splitlines():
-            terminal.print(printable(line))
+        terminal.print_block(message.body)
     elif message.body_base64 is not None:
         terminal.note(f"the body, {size(message.size)}, is not text; --json has it in base64")
     else:
