@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import to_builtins
-from msgspec.json import schema
+from msgspec.json import decode, encode, schema
 
 from . import COMMANDS, module_of
 
@@ -19,7 +18,9 @@ def output_types() -> dict[str, Any]:
 
 def schemas() -> dict[str, dict[str, Any]]:
     """The schema of the document of each command."""
-    return {
-        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **to_builtins(schema(kind))}
+    made = {
+        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **schema(kind)}
         for command, kind in output_types().items()
     }
+    found: dict[str, dict[str, Any]] = decode(encode(made))  # as it is read: the defaults of fields may be tuples
+    return found

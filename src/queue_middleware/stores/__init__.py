@@ -68,6 +68,13 @@ class Database(Protocol):
     def storage_error(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as of the last check; None while storing works. Does no I/O."""
 
+    @property
+    def disk_is_low(self) -> bool:
+        """Whether the free disk space is below the floor, so that nothing is accepted, as of the last check. Does no I/O."""
+
+    async def check_writable(self) -> None:
+        """Commit something, unless this process has done so in the last 10 s. Raises as every write does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:

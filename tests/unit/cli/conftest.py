@@ -53,7 +53,7 @@ class OperatorTerminal:
         """Run a command with `--json` and return its document, which must be as its published schema says."""
         document = json.loads(self.run_any(*arguments, "--json")[1])
         published = schemas()
-        (schema,) = [published[one] for one in (arguments[0], " ".join(arguments[:2])) if one in published]
+        (schema,) = [published[one] for one in {arguments[0], " ".join(arguments[:2])} if one in published]
         jsonschema_rs.validate(schema, document)
         return document
 

@@ -12,6 +12,7 @@ _shtab_queue_middleware_commands() {
   local _commands=(
     completion:'the script with which a shell completes this command'
     database:'the database: information, check, backup, space, schema'
+    doctor:'look for what is wrong, and what to do about it'
     keys:'the keys that sign webhooks'
     listen:'receive webhooks on this machine, check and show them'
     pause:'hold the starts of requests'
@@ -162,6 +163,19 @@ _shtab_queue_middleware_database_migrate_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_database_migrate_defaults_added=0
+
+_shtab_queue_middleware_doctor_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--fix-permissions[first close the files to other users]"
+  "--app[the served application, e.g. main\:app\: look at its options and routes too. It is imported, and not started]:MODULE:NAME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_doctor_defaults_added=0
 
 _shtab_queue_middleware_keys_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -526,6 +540,7 @@ _shtab_queue_middleware() {
       case $line[1] in
         completion) _arguments -C -s $_shtab_queue_middleware_completion_options ;;
         database) _shtab_queue_middleware_database ;;
+        doctor) _arguments -C -s $_shtab_queue_middleware_doctor_options ;;
         keys) _shtab_queue_middleware_keys ;;
         listen) _arguments -C -s $_shtab_queue_middleware_listen_options ;;
         pause) _arguments -C -s $_shtab_queue_middleware_pause_options ;;
