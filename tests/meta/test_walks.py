@@ -126,6 +126,7 @@ def test_every_documented_variable_is_an_option() -> None:
         "QUEUE_TESTS",
         "QUEUE_TESTS_REQUIRE_CLIENTS",
         "QUEUE_TESTS_REQUIRE_BROWSER",
+        "QUEUE_TESTS_REQUIRE_TOOLS",
         "QUEUE_TESTS_USE_REAL_DATABASE",
     }
     service = (ROOT / "src/queue_middleware/cli/service.py").read_text()
