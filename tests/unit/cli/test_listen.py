@@ -197,6 +197,17 @@ async def test_responses_are_sent_before_the_end():
         assert (await sending).status_code == 200
 
 
+async def test_a_connection_without_a_request_is_not_waited_for():
+    async with listening() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(listener.url).port)
+        await listener.send()  # the server has accepted the first connection before this one
+        listener.server.stop()
+        with anyio.fail_after(4):  # less than the time that responses get
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_a_second_signal_ends_responses_at_once():
     async with listening() as listener:
         gate = Gate(listener.server)
