@@ -23,6 +23,7 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 COMMANDS: dict[str, str] = {
     "completion": "the script with which a shell completes this command",
     "database": "the database: information, check, backup, space, schema",
+    "status": "the state of the whole queue at a glance",
     "doctor": "look for what is wrong, and what to do about it",
     "requests": "list and inspect requests, and act on them",
     "webhooks": "list and inspect webhooks, and deliver them again",
