@@ -75,11 +75,14 @@ class QueueClient:
 
         Raises `CommandError` if the queue refuses it, and `Unreachable`.
         """
-        method, headers = submission.method, list(submission.headers)
+        headers = [(name.encode(), value.encode()) for name, value in submission.headers]
         try:
-            response = self._client.request(method, _target(self._url, submission), headers=headers, content=submission.body)
+            target = httpx.URL(_target(self._url, submission))
+            response = self._client.request(submission.method, target, headers=headers, content=submission.body)
+        except httpx.InvalidURL as error:
+            raise NotUnderstood(f"the path is not valid: {error}") from None
         except httpx.HTTPError as error:
-            is_safe = any(name.lower() == "idempotency-key" for name, _ in headers) or isinstance(error, httpx.ConnectError)
+            is_safe = any(name.lower() == b"idempotency-key" for name, _ in headers) or isinstance(error, httpx.ConnectError)
             doubt = "" if is_safe else "; it is not known whether the request was stored (--idempotency-key makes this safe)"
             raise Unreachable(f"{self._failed(error)}{doubt}") from None
         if response.status_code != 200:
@@ -105,7 +108,7 @@ class QueueClient:
                     yield event
                     if event.get("status") == "COMPLETED":
                         return
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ValueError) as error:
                 reason = self._failed(error)
             self._check_deadline(deadline)
             if self._monotonic() - reached_at > PATIENCE:
@@ -167,7 +170,7 @@ class QueueClient:
             return CommandError(f"the service responded with {status}, a redirect; give its new address with --url")
         return CommandError(f"the service responded with {status}: {detail}")
 
-    def _failed(self, error: httpx.HTTPError) -> str:
+    def _failed(self, error: Exception) -> str:
         return f"{self._url} cannot be reached: {error or type(error).__name__}"
 
 

@@ -30,8 +30,10 @@ def url_of(chosen: argparse.Namespace) -> str:
 
 
 def key_headers(chosen: argparse.Namespace) -> dict[str, str]:
-    """The headers that name the client; empty without a key."""
-    key = chosen.key or os.environ.get("QUEUE_API_KEY")
+    """The headers that name the client; empty without a key. Raises `NotUnderstood`, whose text does not contain the key."""
+    key = (chosen.key or os.environ.get("QUEUE_API_KEY") or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise NotUnderstood("the key of --key or QUEUE_API_KEY contains characters that a header cannot have")
     return {"authorization": f"Key {key}"} if key else {}
 
 
