@@ -50,8 +50,8 @@ function _shtab_queue_middleware_using
   test "$_shtab_queue_middleware_cmdpath" = "$argv"
 end
 
-set -g _shtab_queue_middleware_commands completion database 'database info' 'database check' 'database backup' 'database compact' 'database migrate' requests 'requests list' 'requests show' 'requests logs' 'requests export' 'requests import' webhooks 'webhooks list' 'webhooks show' 'webhooks redeliver' receivers 'receivers list' 'receivers probe' pause resume processes 'processes list' keys 'keys list' 'keys rotate' listen submit trigger verify
-set -g _shtab_queue_middleware_opts_with_value --after --answer --attach --client --data --database --delay --error --expect --forward-to --header --host --idempotency-key --key --keys --level --limit --method --notice --operator --output --port --reason --request --route --secret --since --state --status --timeout --to --tolerance --until --url --wait --webhook --webhook-events -H -X -d -o
+set -g _shtab_queue_middleware_commands completion database 'database info' 'database check' 'database backup' 'database compact' 'database migrate' status doctor requests 'requests list' 'requests show' 'requests logs' 'requests export' 'requests import' webhooks 'webhooks list' 'webhooks show' 'webhooks redeliver' receivers 'receivers list' 'receivers probe' pause resume processes 'processes list' keys 'keys list' 'keys rotate' listen submit trigger verify
+set -g _shtab_queue_middleware_opts_with_value --after --answer --app --attach --client --data --database --delay --error --expect --forward-to --header --host --idempotency-key --key --keys --level --limit --method --notice --operator --output --port --reason --request --route --secret --since --state --status --timeout --to --tolerance --until --url --wait --watch --webhook --webhook-events -H -X -d -o
 
 complete -c queue-middleware -e
 complete -c queue-middleware -f
@@ -97,6 +97,21 @@ complete -c queue-middleware -n '_shtab_queue_middleware_using database migrate'
 complete -c queue-middleware -n '_shtab_queue_middleware_using database migrate' -l no-input -d 'never ask; refuse what would need a confirmation'
 complete -c queue-middleware -n '_shtab_queue_middleware_using database migrate' -l database -xka "(__fish_complete_path (commandline -ct))" -d 'the service'"'"'s option; default QUEUE_DATABASE'
 complete -c queue-middleware -n '_shtab_queue_middleware_using database migrate' -l yes -d 'although processes run; those of an older release store nothing more'
+complete -c queue-middleware -n '_shtab_queue_middleware_using; and test $_shtab_queue_middleware_npos -eq 0' -a status -d 'the state of the whole queue at a glance'
+complete -c queue-middleware -n '_shtab_queue_middleware_using status' -s h -l help -d 'show this help message and exit'
+complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l json -d 'print one JSON document'
+complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l utc -d 'print times in UTC, not relative to now'
+complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l no-input -d 'never ask; refuse what would need a confirmation'
+complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l database -xka "(__fish_complete_path (commandline -ct))" -d 'the service'"'"'s option; default QUEUE_DATABASE'
+complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l watch -x -d 'print it again and again: every 2s, or TIME'
+complete -c queue-middleware -n '_shtab_queue_middleware_using; and test $_shtab_queue_middleware_npos -eq 0' -a doctor -d 'look for what is wrong, and what to do about it'
+complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -s h -l help -d 'show this help message and exit'
+complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -l json -d 'print one JSON document'
+complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -l utc -d 'print times in UTC, not relative to now'
+complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -l no-input -d 'never ask; refuse what would need a confirmation'
+complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -l database -xka "(__fish_complete_path (commandline -ct))" -d 'the service'"'"'s option; default QUEUE_DATABASE'
+complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -l fix-permissions -d 'first close the files to other users'
+complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -l app -x -d 'the served application, e.g. main:app: look at its options and routes too. It is imported, and not started'
 complete -c queue-middleware -n '_shtab_queue_middleware_using; and test $_shtab_queue_middleware_npos -eq 0' -a requests -d 'list and inspect requests, and act on them'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests' -s h -l help -d 'show this help message and exit'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests; and test $_shtab_queue_middleware_npos -eq 0' -a list -d 'requests, newest first'

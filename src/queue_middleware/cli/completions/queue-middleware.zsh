@@ -12,6 +12,7 @@ _shtab_queue_middleware_commands() {
   local _commands=(
     completion:'the script with which a shell completes this command'
     database:'the database: information, check, backup, space, schema'
+    doctor:'look for what is wrong, and what to do about it'
     keys:'the keys that sign webhooks'
     listen:'receive webhooks on this machine, check and show them'
     pause:'hold the starts of requests'
@@ -19,6 +20,7 @@ _shtab_queue_middleware_commands() {
     receivers:'the health of the receivers of webhooks'
     requests:'list and inspect requests, and act on them'
     resume:'end a pause'
+    status:'the state of the whole queue at a glance'
     submit:'submit a request to a running queue, and wait for its response'
     trigger:'send a sample webhook to a receiver'
     verify:'check a recorded webhook, and explain what fits and what does not'
@@ -162,6 +164,19 @@ _shtab_queue_middleware_database_migrate_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_database_migrate_defaults_added=0
+
+_shtab_queue_middleware_doctor_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--fix-permissions[first close the files to other users]"
+  "--app[the served application, e.g. main\:app\: look at its options and routes too. It is imported, and not started]:MODULE:NAME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_doctor_defaults_added=0
 
 _shtab_queue_middleware_keys_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -387,6 +402,18 @@ _shtab_queue_middleware_resume_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_resume_defaults_added=0
 
+_shtab_queue_middleware_status_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--watch[print it again and again\: every 2s, or TIME]:TIME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_status_defaults_added=0
+
 _shtab_queue_middleware_submit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-X,--method}"[POST (default), GET, PUT, PATCH, DELETE]:METHOD:(POST GET PUT PATCH DELETE)"
@@ -526,6 +553,7 @@ _shtab_queue_middleware() {
       case $line[1] in
         completion) _arguments -C -s $_shtab_queue_middleware_completion_options ;;
         database) _shtab_queue_middleware_database ;;
+        doctor) _arguments -C -s $_shtab_queue_middleware_doctor_options ;;
         keys) _shtab_queue_middleware_keys ;;
         listen) _arguments -C -s $_shtab_queue_middleware_listen_options ;;
         pause) _arguments -C -s $_shtab_queue_middleware_pause_options ;;
@@ -533,6 +561,7 @@ _shtab_queue_middleware() {
         receivers) _shtab_queue_middleware_receivers ;;
         requests) _shtab_queue_middleware_requests ;;
         resume) _arguments -C -s $_shtab_queue_middleware_resume_options ;;
+        status) _arguments -C -s $_shtab_queue_middleware_status_options ;;
         submit) _arguments -C -s $_shtab_queue_middleware_submit_options ;;
         trigger) _arguments -C -s $_shtab_queue_middleware_trigger_options ;;
         verify) _arguments -C -s $_shtab_queue_middleware_verify_options ;;
