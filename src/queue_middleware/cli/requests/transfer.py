@@ -75,7 +75,7 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
 
 
 def _export(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
-    """Print requests that have not ended or were kept, one line of JSON each, the newest first.
+    """Print requests that have not ended or were kept, one line of JSON each, the oldest first.
 
     Without --reveal the lines contain no bodies, queries, webhook URLs and secret headers, and cannot be imported again.
     """
@@ -129,7 +129,8 @@ async def _lines(
             job = await stores.jobs.job(request_id)
             yield export(job.request_id, job.state, await stores.operations.kept_request(request_id), reveal=chosen.reveal)
         return
-    async for one in all_jobs(stores.jobs, filter_of(chosen, terminal)):
+    selected = [one async for one in all_jobs(stores.jobs, filter_of(chosen, terminal))]
+    for one in reversed(selected):  # so that an import submits them in the order in which they came
         try:
             kept = await stores.operations.kept_request(one.job.request_id)
         except NotKept:
