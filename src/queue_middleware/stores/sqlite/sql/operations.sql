@@ -10,7 +10,8 @@ SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_
         + (SELECT ifnull(sum(length(data)), 0) FROM request_chunk WHERE job_id = job.id),
     CASE WHEN finished_at IS NOT NULL THEN (SELECT length(body) + chunks * :chunk FROM payload WHERE job_id = job.id) END,
     (SELECT ifnull(max(number), 0) FROM log WHERE job_id = job.id),
-    (SELECT kept_until FROM kept_request WHERE job_id = job.id AND kept_until > :now)
+    (SELECT kept_until FROM kept_request WHERE job_id = job.id AND kept_until > :now),
+    (SELECT original FROM copy WHERE job_id = job.id), (SELECT original_random FROM copy WHERE job_id = job.id)
 FROM job JOIN route ON route.id = job.route
 WHERE job.id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
@@ -94,3 +95,24 @@ DELETE FROM request_chunk WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: delete_kept_requests
 DELETE FROM kept_request WHERE job_id IN (SELECT value FROM json_each(?));
+
+-- ## Acts of operators
+
+-- name: insert_copies
+INSERT INTO copy (job_id, original, original_random) SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 >= 0;
+
+-- name: copies_of_job
+-- The key of a deleted job may have been given to another one; its random part is its own.
+SELECT job.id, id_random FROM copy CROSS JOIN job ON job.id = job_id
+WHERE original = :key AND original_random = :tail ORDER BY job.id LIMIT :limit;
+
+-- name: cancellable_jobs
+-- The last column is the number of chunks that are deleted with the request.
+SELECT job.id, state, (SELECT count(*) FROM request_chunk WHERE job_id = job.id) + (SELECT count(*) FROM response_chunk WHERE job_id = job.id)
+FROM json_each(?) AS chosen CROSS JOIN job ON job.id = chosen.value AND state IN ('queued', 'delayed', 'running', 'awaiting');
+
+-- name: request_cancellations
+UPDATE job SET cancelling = 1 WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: make_jobs_due
+UPDATE job SET due_at = min(due_at, :now) WHERE id IN (SELECT value FROM json_each(:keys)) AND state = 'delayed' RETURNING id;
