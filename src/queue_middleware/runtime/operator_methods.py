@@ -9,7 +9,7 @@ from typing import overload
 from msgspec import UNSET, UnsetType
 
 from queue_middleware.jobs.acts import ActReport
-from queue_middleware.jobs.audit import APPLICATION, AuditRecord
+from queue_middleware.jobs.audit import APPLICATION, Action, AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.job_detail import JobDetail
 from queue_middleware.jobs.job_list import JobFilter, JobPage, ListPosition
@@ -65,9 +65,14 @@ class OperatorMethods:
         recorded, and is in the event `Operated`. Raises `UnknownRequest`, `BadRequest`.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.cancel_selected(which, operator, expect)
-        return await admin.cancel(which, operator)
+        with self._runtime.acting(Action.CANCEL, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.cancel_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            outcome = await admin.cancel(which, operator)
+            work.count = int(outcome is not CancelOutcome.FINISHED)
+            return outcome
 
     @overload
     async def run_now(self, which: str, *, operator: str = APPLICATION) -> bool: ...
@@ -81,9 +86,14 @@ class OperatorMethods:
         `expect` and `operator` as for `cancel`. Raises `UnknownRequest`, `BadRequest`.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.run_selected_now(which, operator, expect)
-        return await admin.run_now(which, operator)
+        with self._runtime.acting(Action.RUN_NOW, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.run_selected_now(which, operator, expect)
+                work.count = report.done
+                return report
+            is_due = await admin.run_now(which, operator)
+            work.count = int(is_due)
+            return is_due
 
     @overload
     async def replay(
@@ -116,9 +126,14 @@ class OperatorMethods:
         raise.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.replay_selected(which, operator, expect)
-        return await admin.replay(which, self._runtime.changes(body, headers, webhook), operator)
+        with self._runtime.acting(Action.REPLAY, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.replay_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            copy = await admin.replay(which, self._runtime.changes(body, headers, webhook), operator)
+            work.count = 1
+            return copy
 
     # --- the queue as a whole
 
@@ -131,14 +146,19 @@ class OperatorMethods:
         keep their positions. `until` is a datetime with a time zone at which the pause ends by itself. An earlier pause of the
         same route is replaced. `operator` is recorded, and is in the event `Operated`. Raises `BadRequest`.
         """
-        await self._runtime.control.pause(route, reason, until, operator)
+        with self._runtime.acting(Action.PAUSE, operator) as work:
+            await self._runtime.control.pause(route, reason, until, operator)
+            work.count = 1
 
     async def resume(self, route: str | None = None, *, operator: str = APPLICATION) -> bool:
         """End the pause of a route; False if it is not paused. Without `route`, end the pause of all routes.
 
         A pause of all routes and the pause of one route are separate: a request starts when neither holds. Raises `BadRequest`.
         """
-        return await self._runtime.control.resume(route, operator)
+        with self._runtime.acting(Action.RESUME, operator) as work:
+            is_resumed = await self._runtime.control.resume(route, operator)
+            work.count = int(is_resumed)
+        return is_resumed
 
     async def pauses(self) -> list[Pause]:
         """The pauses that hold now, by route; the route `*` stands for all routes. Times are milliseconds since 1970."""
@@ -207,7 +227,9 @@ class OperatorMethods:
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
         )
-        return await self._runtime.webhook_admin.redeliver(criteria, operator)
+        with self._runtime.acting(Action.REDELIVER, operator) as work:
+            work.count = count = await self._runtime.webhook_admin.redeliver(criteria, operator)
+        return count
 
     async def probe(self, host: str, *, operator: str = APPLICATION) -> int:
         """Send one webhook now for each open circuit of a receiver, whatever its schedule, and return how many.
@@ -215,4 +237,6 @@ class OperatorMethods:
         Without an open circuit, or if nothing is pending, nothing is sent. `operator` is recorded, and is in the event
         `Operated`.
         """
-        return await self._runtime.webhook_admin.probe(host, operator)
+        with self._runtime.acting(Action.PROBE, operator) as work:
+            work.count = count = await self._runtime.webhook_admin.probe(host, operator)
+        return count

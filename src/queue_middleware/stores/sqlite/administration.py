@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from queue_middleware.errors import MaintenanceRefused, StoreError
 from queue_middleware.jobs.ids import SEQUENCE_BITS
-from queue_middleware.stores.administration import Backup, Compaction, DatabaseInfo, Migration, Progress
+from queue_middleware.settings import Settings
+from queue_middleware.stores.administration import Backup, Compaction, DatabaseInfo, Finding, Level, Migration, Progress
 
-from . import checks
+from . import checks, examination
 from .backup import back_up
 from .connection import open_connection
 from .location import database_path
@@ -77,6 +79,20 @@ class SQLiteAdministration:
             except sqlite3.DatabaseError as error:
                 return [f"the file is damaged: {error}"]
 
+    def examine(self, settings: Settings, now: int) -> list[Finding]:
+        """Look at the files and their surroundings, then at what the file says about itself."""
+        found = list(examination.examine_files(self.path, settings))
+        try:
+            with self._reading() as connection, _snapshot(connection):
+                check_application(connection, self.path, settings.name)
+                return [*found, *examination.examine_content(connection, self.path, now)]
+        except StoreError as error:
+            return [*found, Finding(Level.PROBLEM, error.detail)]
+
+    def fix_permissions(self) -> list[Path]:
+        """Close the files to other users."""
+        return examination.fix_permissions(self.path)
+
     def back_up(self, target: Path, progress: Progress | None = None) -> Backup:
         """Write a copy of one moment to `target`, with the keys beside the file."""
         with self._reading() as connection:
@@ -122,6 +138,7 @@ class SQLiteAdministration:
         try:
             lock = WriteLock(self._beside(".lock"))
             with closing(lock), lock:
+                self._give_to_owner(self._beside(".lock"))
                 if not even_if_used:
                     self._check_unused()
                 with closing(open_connection(self.path, create=False)) as connection:
@@ -129,6 +146,12 @@ class SQLiteAdministration:
                     yield connection
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the database {self.path} cannot be opened: {error}") from error
+
+    def _give_to_owner(self, file: Path) -> None:
+        """Let the user of the service open a file that root may have created."""
+        if os.geteuid() == 0:
+            owner = self.path.stat()
+            os.chown(file, owner.st_uid, owner.st_gid)
 
     def _check_unused(self) -> None:
         running = len(living_owners(self.path))
