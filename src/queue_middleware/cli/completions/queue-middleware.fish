@@ -135,6 +135,7 @@ complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l utc -d 'print times in UTC, not relative to now'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l no-input -d 'never ask; refuse what would need a confirmation'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l database -xka "(__fish_complete_path (commandline -ct))" -d 'the service'"'"'s option; default QUEUE_DATABASE'
+complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l timeline -d 'what happened to it too, in order of time'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l logs -d 'its log too'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l request -d 'the stored request too, without its secrets'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l response -d 'the stored response too, without its secrets'

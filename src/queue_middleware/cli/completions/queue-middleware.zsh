@@ -378,6 +378,7 @@ _shtab_queue_middleware_requests_show_options=(
   "--utc[print times in UTC, not relative to now]"
   "--no-input[never ask\; refuse what would need a confirmation]"
   "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--timeline[what happened to it too, in order of time]"
   "--logs[its log too]"
   "--request[the stored request too, without its secrets]"
   "--response[the stored response too, without its secrets]"
