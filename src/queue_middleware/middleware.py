@@ -99,6 +99,8 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
     """
 
     app: AppT
+    identifies_clients: bool
+    """Whether `api_keys` or `authenticate` is set, so that unknown clients are refused."""
 
     def __init__(
         self,
@@ -129,8 +131,9 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
         self._runtime = Runtime(
             dispatch.replay, self.settings, observers, wrapped=app, exclusive=exclusive, clock=_clock, route_of=route_of
         )
-        access = Authenticator(self.settings.api_keys, authenticate)
-        self._queue = Router(self._runtime, access, self._runtime.readiness(ready))
+        authenticator = Authenticator(self.settings.api_keys, authenticate)
+        self.identifies_clients = authenticator.required
+        self._queue = Router(self._runtime, authenticator, self._runtime.readiness(ready))
         origins = self.settings.cors_origins
         dispatch.queue = CORSMiddleware(self._queue, origins) if origins else self._queue
         self._replaced: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from queue_middleware import Settings
-from queue_middleware.settings import variable_of
+from queue_middleware.settings import option_variable
 
 from .test_docs import PAGES, ROOT, name, problems
 
@@ -29,13 +29,15 @@ ABOUT_THE_SOURCE = [
 HISTORY = ROOT / "docs/decisions/0036-packages-and-names.md"
 """Its table lists names of the past."""
 FOREIGN = frozenset({
-    "AsyncBaseTransport", "AsyncHTTPConnection", "Deployment", "Dockerfile", "FAL_RUN_HOST", "INSTALLED_APPS", "ReadWriteOnce",
-    "SECURE_DELETE", "StatefulSet", "Vary", "__class__", "_fetchers", "auto_vacuum", "callHandlers", "csrf_exempt", "httpcore",
-    "limit_conn", "proxyUrl", "proxy_ignore_headers", "proxy_read_timeout", "realtime", "requirements", "should_exit",
-    "skimage",
+    "AsyncBaseTransport", "AsyncHTTPConnection", "Deployment", "Dockerfile", "EnvironmentFile", "ExecStart", "FAL_RUN_HOST",
+    "INSTALLED_APPS", "NetworkPolicy", "OnRootMismatch", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod",
+    "SECURE_DELETE", "StatefulSet", "Vary", "__class__", "_fetchers", "auto_vacuum", "callHandlers", "csrf_exempt",
+    "depends_on", "httpcore", "lb_try_duration", "limit_conn", "livenessProbe", "proxyUrl", "proxy_ignore_headers",
+    "proxy_read_timeout", "readinessProbe", "realtime", "request_body", "requirements", "should_exit", "skimage",
+    "startupProbe",
 })  # fmt: skip
 """Identifiers of other software, which the source itself does not use."""
-VARIABLES = frozenset(variable_of(option.name) for option in fields(Settings))
+VARIABLES = frozenset(option_variable(option.name) for option in fields(Settings))
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"\.?\w[\w.-]*(?:/[\w.-]+)+/?")

@@ -157,6 +157,8 @@ class Claim(Struct, frozen=True):
     """As in `NewJob.route`."""
     client: str = ""
     """As in `NewJob.client`."""
+    trace: str | None = None
+    """The trace context of the attempt, if an instrumentation has set one (`AttemptWork`)."""
 
 
 class SubmitResult(Struct, frozen=True):
@@ -283,3 +285,5 @@ class RescuedJob(Struct, frozen=True):
     """The attempt that was lost; 0 if none was running."""
     outcome: StoredResponse | Failure | None = None
     """The outcome of the job; None if it continues."""
+    route: str = OTHER
+    """As in `NewJob.route`, for a job whose worker was lost."""

@@ -17,7 +17,6 @@ from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
-from queue_middleware.observability.instrumentation import combine
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.callback_auth import CallbackVerifier
@@ -152,7 +151,6 @@ class Lifecycle:
     async def _serve(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
-            instrumentation = combine(self._instrumentations, self._emit)
             supervisor = await Supervisor.open(
                 stack,
                 self._app,
@@ -161,7 +159,7 @@ class Lifecycle:
                 self._callback_verifier,
                 self.routes,
                 self._emit,
-                instrumentation,
+                self._instrumentations,
                 self._clock,
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
 from functools import partial
@@ -15,8 +15,9 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import DRAIN_TIMEOUT, run_in_thread
 from queue_middleware.errors import OutboundShortage, QueueError
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
-from queue_middleware.instrumentation import Instrumentation
+from queue_middleware.instrumentation import Instrumentation, Instruments
 from queue_middleware.jobs.routes import RouteTemplates
+from queue_middleware.observability.instrumentation import combine
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings, stray_variables
@@ -68,7 +69,7 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
-        instrumentation: Instrumentation | None = None,
+        instrumentations: Iterable[Instrumentation] = (),
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
         """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
@@ -84,8 +85,9 @@ class Supervisor:
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
         secret_ids = SecretIds(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
+        instruments = combine(instrumentations, stores.jobs, emit)
         self = cls(
-            app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, instrumentation, seconds
+            app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, instruments, seconds
         )
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
@@ -105,30 +107,29 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
-        instrumentation: Instrumentation | None,
+        instruments: Instruments | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._emit = emit
-        self.instrumentation = instrumentation
+        self.instruments = instruments
         self.stores = stores
         self.key_reloader = key_reloader
         self.secret_ids = secret_ids
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
-        targets = TargetResolver(app, outbound, secret_ids, settings)
-        self.worker = Worker(
-            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instrumentation=instrumentation
-        )
-        self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
+        targets = TargetResolver(app, outbound, secret_ids, settings, instruments)
+        self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments)
+        self.callbacks = CallbackHandler(tasks, callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
         self._dispatcher = Dispatcher(
-            jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instrumentation=instrumentation
+            jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instruments=instruments
         )
-        self._poller = Poller(jobs, tasks, PollClient(outbound, settings), secret_ids, emit, clock=clock)
+        polls = PollClient(outbound, settings)
+        self._poller = Poller(jobs, tasks, polls, secret_ids, emit, clock=clock, instruments=instruments)
         database = stores.database
         self._maintenance = Maintenance(
             jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error

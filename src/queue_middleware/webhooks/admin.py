@@ -67,11 +67,11 @@ class WebhookAdmin:
 
     async def redeliver(self, criteria: DeliveryFilter, operator: str = APPLICATION) -> int:
         """Deliver again what `selected` selects, each with its whole schedule, and record it. Returns how many."""
-        return await self.redeliver_batches(self.selected(criteria), operator, _target_of(criteria))
+        return await self.redeliver_batches(self.selected(criteria), operator, target_of(criteria))
 
     async def redeliver_batches(self, batches: AsyncIterable[list[int]], operator: str, target: str) -> int:
-        """Deliver these webhooks again, each batch in one transaction. `target` is recorded."""
-        count, operator = 0, checked_operator(operator)
+        """Deliver these webhooks again, each batch in one transaction. `target` is recorded. Raises `BadRequest`."""
+        operator, count = checked_operator(operator), 0
         async for ids in batches:
             count += await self._outbox.redeliver(ids)
         if count:
@@ -82,7 +82,7 @@ class WebhookAdmin:
 
     async def probe(self, host: str, operator: str = APPLICATION) -> int:
         """Send a webhook now for each open circuit of the host. Returns how many."""
-        host, operator = canonical_authority(host), checked_operator(operator)
+        operator, host = checked_operator(operator), canonical_authority(host)
         count = await self._outbox.probe(host)
         if count:
             await self._record(operator, Action.PROBE, host, count)
@@ -107,7 +107,7 @@ class WebhookAdmin:
             yield [one.id for one in records if one.kind is WebhookKind.COMPLETED or criteria.delivery_id is not None]
 
 
-def _target_of(criteria: DeliveryFilter) -> str:
+def target_of(criteria: DeliveryFilter) -> str:
     """What is recorded about a selection: the id of a webhook or a request, else the conditions that are set."""
     if criteria.delivery_id is not None:
         return str(criteria.delivery_id)
