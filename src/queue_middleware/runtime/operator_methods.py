@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import overload
 
 from msgspec import UNSET, UnsetType
-
 from queue_middleware.jobs.acts import ActReport
 from queue_middleware.jobs.audit import APPLICATION, Action, AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
