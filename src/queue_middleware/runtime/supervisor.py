@@ -17,6 +17,7 @@ from queue_middleware.errors import OutboundShortage, QueueError
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteTemplates
+from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings, stray_variables
@@ -69,6 +70,7 @@ class Supervisor:
         routes: RouteTemplates,
         emit: Emit,
         instrumentation: Instrumentation | None = None,
+        meter: Meter | None = None,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
         """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
@@ -84,8 +86,22 @@ class Supervisor:
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
         secret_ids = SecretIds(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
+        if meter is not None:
+            stores.metrics.attach(meter)
+            stack.push_async_callback(stores.metrics.close)
         self = cls(
-            app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, instrumentation, seconds
+            app,
+            settings,
+            stores,
+            key_reloader,
+            outbound,
+            secret_ids,
+            callback_verifier,
+            routes,
+            emit,
+            instrumentation,
+            meter,
+            seconds,
         )
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
@@ -106,6 +122,7 @@ class Supervisor:
         routes: RouteTemplates,
         emit: Emit,
         instrumentation: Instrumentation | None,
+        meter: Meter | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -117,7 +134,7 @@ class Supervisor:
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, secret_ids, settings)
         self.worker = Worker(
-            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instrumentation=instrumentation
+            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instrumentation=instrumentation, meter=meter
         )
         self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
@@ -131,7 +148,7 @@ class Supervisor:
         self._poller = Poller(jobs, tasks, PollClient(outbound, settings), secret_ids, emit, clock=clock)
         database = stores.database
         self._maintenance = Maintenance(
-            jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error
+            jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error, stores.metrics.flush
         )
 
     def _report_once(self) -> None:

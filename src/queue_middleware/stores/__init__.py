@@ -14,6 +14,7 @@ from typing import Protocol
 
 from queue_middleware.errors import QueueError, SettingsError
 from queue_middleware.jobs.store import JobStore
+from queue_middleware.observability.metrics.store import MetricsStore
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
@@ -77,6 +78,7 @@ class Stores:
     webhooks: WebhookStore
     tasks: TaskStore
     operations: CommonOperatorStore
+    metrics: MetricsStore
     database: Database
     location: Location
 
@@ -91,7 +93,7 @@ def open_stores(
     """
     location = locate(settings.database)
     store = _STORES[_scheme_of(settings.database)](settings, clock, lease_clock)
-    return Stores(store, store.webhooks, store.tasks, store.operations, store, location)
+    return Stores(store, store.webhooks, store.tasks, store.operations, store.metrics, store, location)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import processes, requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
+from queue_middleware.stores.common.metrics import CommonMetricsStore
 from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
 from queue_middleware.stores.common.operator_store import CommonOperatorStore
 from queue_middleware.stores.common.pending import Operation, P, R
@@ -73,6 +74,7 @@ class SQLiteStore(CommonJobStore):
             partial(living_owners, self.path),
             lambda: self.owner,
         )
+        self.metrics = CommonMetricsStore(self._write, self._read_many, self._clocks.wall)
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0
@@ -111,7 +113,15 @@ class SQLiteStore(CommonJobStore):
             stack.push_async_callback(self._notifier.close)
             publish, check = self._notifier.publish_commit, self._file_watch.check
             self._writer = Writer(
-                self._connection, self._begin, publish, self._on_rollback, check, ONE_BY_ONE, self._free_space
+                self._connection,
+                self._begin,
+                publish,
+                self._on_rollback,
+                check,
+                ONE_BY_ONE,
+                self._free_space,
+                self.metrics.join,
+                self.metrics.committed,
             )
             await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, self._version_of_transactions)
