@@ -16,10 +16,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.events import Finished
-from queue_middleware.instrumentation import AttemptWork, CallKind, CallWork, Instrumentation, SubmissionWork
+from queue_middleware.instrumentation import (
+    ActionWork,
+    AttemptWork,
+    CallbackWork,
+    CallKind,
+    CallWork,
+    Instrumentation,
+    SubmissionWork,
+)
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
-from tests.support.queue_client import eventually, serving
+from tests.support.provider_server import Call, Reply, providing
+from tests.support.queue_client import Queue, connected, eventually, serving
 from tests.support.webhook_receiver import receiving
 
 pytestmark = pytest.mark.usefixtures("course")
@@ -35,6 +46,8 @@ class Marking(Instrumentation):
         self.submissions: list[SubmissionWork] = []
         self.attempts: list[AttemptWork] = []
         self.calls: list[CallWork] = []
+        self.callbacks: list[CallbackWork] = []
+        self.actions: list[ActionWork] = []
         self.errors: list[str] = []
 
     @contextmanager
@@ -53,7 +66,8 @@ class Marking(Instrumentation):
         request = work.claim.request
         assert (MARK, b"submission") in request.headers
         headers = tuple(pair for pair in request.headers if pair[0] != MARK)
-        work.claim = work.claim.replace(request=request.replace(headers=(*headers, (MARK, b"attempt"))))
+        request = request.replace(headers=(*headers, (MARK, b"attempt")))
+        work.claim = work.claim.replace(request=request, trace=f"trace of attempt {work.claim.attempt}")
         token = active.set("attempt")
         yield
         active.reset(token)
@@ -63,6 +77,14 @@ class Marking(Instrumentation):
         work.headers = (*work.headers, (MARK, b"call"))
         self.calls.append(work)
         return super().call(work)
+
+    def callback(self, work: CallbackWork) -> AbstractContextManager[object]:
+        self.callbacks.append(work)
+        return super().callback(work)
+
+    def action(self, work: ActionWork) -> AbstractContextManager[object]:
+        self.actions.append(work)
+        return super().action(work)
 
 
 class Application:
@@ -161,7 +183,8 @@ async def test_a_delivery_sends_the_headers_of_its_call(application: Application
             await eventually(lambda: marking.calls and marking.calls[0].status)
             (call,) = marking.calls
             assert (call.kind, call.request_id, call.number, call.method) == (CallKind.WEBHOOK, request_id, 1, "POST")
-            assert call.label == "completed"
+            assert (call.label, call.message_id, call.is_named) == ("completed", request_id, True)
+            assert call.trace == "trace of attempt 1"
             assert call.origin is not None
             assert call.origin.host == "127.0.0.1"
             assert "secret" not in repr(call)
@@ -182,3 +205,102 @@ async def test_an_instrumentation_receives_only_the_events_that_it_wants(applica
         await queue.run("POST", "/show", json={})
         await eventually(lambda: observing.events)
     assert [type(event) for event in observing.events] == [Finished]
+
+
+# --- external services
+
+OPEN = {"outbound_allow": ["127.0.0.1", "localhost"], "task_targets": ["127.0.0.1", "localhost"]}
+STARTED = Reply(200, b'{"id": "p1", "status": "starting"}')
+
+
+async def create_task(queue: Queue, **task: Any) -> str:
+    response = await queue.client.post("/fal/queue/v1/tasks", json=task, headers={"x-caller": "yes"})
+    assert response.status_code == 201, response.text
+    return str(response.json()["task"]["id"])
+
+
+async def test_each_hop_of_a_target_is_a_call_inside_the_attempt(
+    application: Application, marking: Marking, database: Path
+) -> None:
+    def respond(call: Call) -> Reply:
+        if call.target == "/moved":
+            return Reply(200, b"{}")
+        elsewhere = provider.url.replace("127.0.0.1", "localhost")
+        return Reply(307, b"", (("location", f"{elsewhere}/moved"),))
+
+    async with (
+        providing(respond) as provider,
+        serving(application.app, database, observers=[marking], **OPEN) as queue,
+    ):
+        task_id = await create_task(queue, targetUrl=f"{provider.url}/start?key=secret", headers={"x-own": "1"})
+        await queue.reaches(task_id, "COMPLETED")
+        await eventually(lambda: marking.attempts)
+    assert [(call.kind, call.request_id, call.number, call.is_named) for call in marking.calls] == [
+        (CallKind.TARGET, task_id, 1, True),
+        (CallKind.TARGET, task_id, 2, False),
+    ]
+    assert [call.status for call in marking.calls] == [307, 200]
+    assert [call.headers["x-mark"] for call in provider.calls] == ["call", "call"]
+    assert dict(marking.submissions[0].caller)[b"x-caller"] == b"yes"
+    assert b"x-caller" not in dict(marking.submissions[0].job.request.headers)
+    assert "secret" not in repr(marking.calls)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_poll_is_a_call_with_the_trace_of_the_attempt(
+    application: Application, marking: Marking, database: Path
+) -> None:
+    def respond(call: Call) -> Reply:
+        return STARTED if call.method == "POST" else Reply(200, b'{"id": "p1", "status": "succeeded", "output": []}')
+
+    async with (
+        providing(respond) as provider,
+        serving(application.app, database, observers=[marking], **OPEN) as queue,
+    ):
+        polls = {"urlTemplate": "/{startResult.body.id}", "statusPath": "status", "doneValues": ["succeeded"], "failValues": []}
+        task_id = await create_task(queue, targetUrl=f"{provider.url}/start", pollConfig={**polls, "interval": 0.1})
+        await queue.reaches(task_id, "COMPLETED")
+    target, poll = marking.calls
+    assert (target.kind, target.trace) == (CallKind.TARGET, None)
+    assert (poll.kind, poll.request_id, poll.number, poll.method, poll.is_named) == (CallKind.POLL, task_id, 1, "GET", True)
+    assert (poll.trace, poll.is_at_once, poll.status) == ("trace of attempt 1", False, 200)
+
+
+async def test_a_callback_has_the_trace_of_the_attempt_and_the_headers_of_the_caller(marking: Marking, database: Path) -> None:
+    urls: list[str] = []
+
+    async def start(request: Request) -> Response:
+        urls.append(str(current_job.callback_url))
+        return JSONResponse({}, 202)
+
+    app = Starlette(routes=[Route("/start", start)])
+    async with serving(app, database, observers=[marking]) as queue:
+        request_id = await queue.submit("GET", "/start")
+        await eventually(lambda: marking.attempts)
+        await queue.client.post(urls[0], json={"status": "OK"}, headers={"x-caller": "yes"})
+        await queue.reaches(request_id, "COMPLETED")
+    (callback,) = marking.callbacks
+    assert (callback.channel, callback.request_id, callback.trace) == ("callback", request_id, "trace of attempt 1")
+    assert dict(callback.caller)[b"x-caller"] == b"yes"
+
+
+async def test_what_clients_and_operators_do_is_an_action(application: Application, marking: Marking, database: Path) -> None:
+    options: Any = {"observers": [marking], "min_free_disk": 0, "outbound_allow": ["127.0.0.1"]}
+    queue = QueueMiddleware(application.app, database=database, **options)
+    async with receiving() as receiver, connected(queue) as client:
+        ended = await client.submit("POST", "/show", json={}, params={"fal_webhook": receiver.url})
+        await client.reaches(ended, "COMPLETED")
+        await client.cancel(ended)
+        await eventually(lambda: marking.calls and marking.calls[0].status)
+        await eventually(lambda: queue.deliveries(request_id=ended))
+        assert await queue.redeliver(request_id=ended) == 1
+        assert await queue.probe("receiver.test", operator="ann") == 0
+        await queue.pause("/show", operator="ann")
+        assert await queue.resume("/show", operator="ann")
+    assert [(work.action, work.operator, work.count) for work in marking.actions] == [
+        (Action.CANCEL, None, 0),
+        (Action.REDELIVER, "application", 1),
+        (Action.PROBE, "ann", 0),
+        (Action.PAUSE, "ann", 1),
+        (Action.RESUME, "ann", 1),
+    ]

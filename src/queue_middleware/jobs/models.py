@@ -157,6 +157,8 @@ class Claim(Struct, frozen=True):
     """As in `NewJob.route`."""
     client: str = ""
     """As in `NewJob.client`."""
+    trace: str | None = None
+    """The trace context of the attempt, if an instrumentation has set one (`AttemptWork`)."""
 
 
 class SubmitResult(Struct, frozen=True):

@@ -160,6 +160,15 @@ class JobStore(Protocol):
         Lines are numbered after the stored ones. The claim that ended the job may still add its last lines.
         """
 
+    def keep_trace(self, claim: Claim, context: str, on_result: OnResult[bool]) -> None:
+        """Store the trace context of the attempt (a `traceparent` of W3C Trace Context), which replaces that of an earlier one.
+
+        It is stored no later than what is written after this call. `on_result` is called with whether the claim is held.
+        """
+
+    async def trace_of(self, key: int) -> str | None:
+        """The trace context of the last attempt that stored one; None if there is none, or the job has been deleted."""
+
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """All jobs that this process runs: key and token → whether the job is to be cancelled."""
 

@@ -7,46 +7,84 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
+from queue_middleware.errors import QueueError
 from queue_middleware.events import Emit, ServiceError
-from queue_middleware.instrumentation import AttemptWork, CallWork, Instrumentation, SubmissionWork
+from queue_middleware.instrumentation import (
+    ActionWork,
+    AttemptWork,
+    CallbackWork,
+    CallWork,
+    Instrumentation,
+    Instruments,
+    SubmissionWork,
+)
+from queue_middleware.jobs.models import Claim
+from queue_middleware.jobs.store import JobStore
 
 _Enter = Callable[[Any], AbstractContextManager[object]]
 
 
-def combine(instrumentations: Iterable[Instrumentation], emit: Emit) -> Instrumentation | None:
-    """One instrumentation for all of them; None if there is none, which costs nothing. Their errors are emitted."""
-    found = tuple(instrumentations)
-    return _Combination(found, emit) if found else None
+def combine(instrumentations: Iterable[Instrumentation], store: JobStore, emit: Emit) -> Instruments | None:
+    """One object for all instrumentations; None if there is none, which costs nothing. Their errors are emitted."""
+    parts = tuple(instrumentations)
+    return _Combination(parts, store, emit) if parts else None
 
 
-class _Combination(Instrumentation):
+class _Combination(Instruments):
     """Enters several instrumentations in order, and exits them in reverse order."""
 
-    def __init__(self, parts: tuple[Instrumentation, ...], emit: Emit) -> None:
+    def __init__(self, parts: tuple[Instrumentation, ...], store: JobStore, emit: Emit) -> None:
+        self._store = store
         self._emit = emit
         self._submission = tuple(part.submission for part in parts)
         self._attempt = tuple(part.attempt for part in parts)
         self._call = tuple(part.call for part in parts)
+        self._callback = tuple(part.callback for part in parts)
+        self._action = tuple(part.action for part in parts)
 
     def submission(self, work: SubmissionWork) -> AbstractContextManager[object]:
-        return _Entered(self._submission, work, self._emit)
+        return _Entered(self._submission, work, self._report)
 
     def attempt(self, work: AttemptWork) -> AbstractContextManager[object]:
-        return _Entered(self._attempt, work, self._emit)
+        return _Entered(self._attempt, work, self._report)
 
     def call(self, work: CallWork) -> AbstractContextManager[object]:
-        return _Entered(self._call, work, self._emit)
+        return _Entered(self._call, work, self._report)
+
+    def callback(self, work: CallbackWork) -> AbstractContextManager[object]:
+        return _Entered(self._callback, work, self._report)
+
+    def action(self, work: ActionWork) -> AbstractContextManager[object]:
+        return _Entered(self._action, work, self._report)
+
+    def keep_trace(self, claim: Claim) -> None:
+        if claim.trace is not None:
+            self._store.keep_trace(claim, claim.trace, self._on_kept)
+
+    def _on_kept(self, result: bool | QueueError) -> None:
+        if isinstance(result, QueueError):
+            self._report(result)
+
+    async def trace_of(self, key: int) -> str | None:
+        try:
+            return await self._store.trace_of(key)
+        except QueueError as error:
+            self._report(error)
+            return None
+
+    def _report(self, defect: Exception) -> None:
+        self._emit(ServiceError("instrumentation", defect, 0.0))
 
 
 class _Entered:
     """The context managers of one work. Those that cannot be entered are left out."""
 
-    __slots__ = ("_emit", "_enter", "_entered", "_work")
+    __slots__ = ("_enter", "_entered", "_report", "_work")
 
-    def __init__(self, enter: tuple[_Enter, ...], work: object, emit: Emit) -> None:
+    def __init__(self, enter: tuple[_Enter, ...], work: object, report: Callable[[Exception], None]) -> None:
         self._enter = enter
         self._work = work
-        self._emit = emit
+        self._report = report
         self._entered: list[AbstractContextManager[object]] = []
 
     def __enter__(self) -> None:
@@ -66,6 +104,3 @@ class _Entered:
             except Exception as defect:
                 if defect is not error:
                     self._report(defect)
-
-    def _report(self, defect: Exception) -> None:
-        self._emit(ServiceError("instrumentation", defect, 0.0))

@@ -17,7 +17,6 @@ from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
-from queue_middleware.observability.instrumentation import combine
 from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
@@ -156,7 +155,6 @@ class Lifecycle:
     async def _serve(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
-            instrumentation = combine(self._instrumentations, self._emit)
             supervisor = await Supervisor.open(
                 stack,
                 self._app,
@@ -165,7 +163,7 @@ class Lifecycle:
                 self._callback_verifier,
                 self.routes,
                 self._emit,
-                instrumentation,
+                self._instrumentations,
                 self.meter,
                 self._clock,
             )
@@ -195,6 +193,11 @@ class Lifecycle:
         if self._running is None:
             raise NotRunning(self._not_running_reason, 5)
         return self._running
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been asked to stop and has not yet ended."""
+        return self._not_running_reason == STOPPING and self._running is not None
 
     def check_running(self) -> None:
         """Raise `NotRunning` with the reason if the queue accepts no requests, or not in this thread."""

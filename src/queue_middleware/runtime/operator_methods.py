@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from queue_middleware.jobs.audit import AuditRecord
+from queue_middleware.jobs.audit import Action, AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.processes import ProcessRecord
@@ -33,14 +33,19 @@ class OperatorMethods:
         keep their positions. `until` is a datetime with a time zone at which the pause ends by itself. An earlier pause of the
         same route is replaced. `operator` is recorded, and is in the event `Operated`. Raises `BadRequest`.
         """
-        await self._runtime.control.pause(route, reason, until, operator)
+        with self._runtime.acting(Action.PAUSE, operator) as work:
+            await self._runtime.control.pause(route, reason, until, operator)
+            work.count = 1
 
     async def resume(self, route: str | None = None, *, operator: str = "application") -> bool:
         """End the pause of a route; False if it is not paused. Without `route`, end the pause of all routes.
 
         A pause of all routes and the pause of one route are separate: a request starts when neither holds. Raises `BadRequest`.
         """
-        return await self._runtime.control.resume(route, operator)
+        with self._runtime.acting(Action.RESUME, operator) as work:
+            is_resumed = await self._runtime.control.resume(route, operator)
+            work.count = int(is_resumed)
+        return is_resumed
 
     async def pauses(self) -> list[Pause]:
         """The pauses that hold now, by route; the route `*` stands for all routes. Times are milliseconds since 1970."""
@@ -107,7 +112,9 @@ class OperatorMethods:
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
         )
-        return await self._runtime.webhook_admin.redeliver(criteria, operator)
+        with self._runtime.acting(Action.REDELIVER, operator) as work:
+            work.count = count = await self._runtime.webhook_admin.redeliver(criteria, operator)
+        return count
 
     async def probe(self, host: str, *, operator: str = APPLICATION) -> int:
         """Send one webhook now for each open circuit of a receiver, whatever its schedule, and return how many.
@@ -115,4 +122,6 @@ class OperatorMethods:
         Without an open circuit, or if nothing is pending, nothing is sent. `operator` is recorded, and is in the event
         `Operated`.
         """
-        return await self._runtime.webhook_admin.probe(host, operator)
+        with self._runtime.acting(Action.PROBE, operator) as work:
+            work.count = count = await self._runtime.webhook_admin.probe(host, operator)
+        return count

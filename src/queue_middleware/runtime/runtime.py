@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 from queue_middleware.errors import NotRunning
 from queue_middleware.events import Finished, Submitted, is_observed
-from queue_middleware.instrumentation import Instrumentation, SubmissionWork
+from queue_middleware.instrumentation import ActionWork, Instruments, SubmissionWork
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import CancelOutcome, Headers, Job, JobResult, NewJob
@@ -24,11 +25,16 @@ from queue_middleware.worker.starts import Submission
 from .control import QueueControl
 from .lifecycle import Lifecycle
 from .process import STOPPING
+from .readiness import Readiness, Ready
 from .status_feed import Subscription
 
 
 class Runtime(Lifecycle):
     """One queue around one application."""
+
+    def readiness(self, ready: Ready | None) -> Readiness:
+        """The health check of this queue. `ready` is that of the application."""
+        return Readiness(self, ready, self._emit)
 
     # --- requests
 
@@ -43,13 +49,13 @@ class Runtime(Lifecycle):
         `caller` has the headers of the HTTP request that submits; None if they are those of `new.request`. Send the response
         inside `with submission:`; a claimed job starts after it, even if the caller is cancelled before.
         """
-        instrumentation = self.services.instrumentation
-        if instrumentation is None:
+        instruments = self.services.instruments
+        if instruments is None:
             return self._submit(new)
-        return self._submit_inside(instrumentation, SubmissionWork(new, new.request.headers if caller is None else caller))
+        return self._submit_inside(instruments, SubmissionWork(new, new.request.headers if caller is None else caller))
 
-    async def _submit_inside(self, instrumentation: Instrumentation, work: SubmissionWork) -> Submission:
-        with instrumentation.submission(work):
+    async def _submit_inside(self, instruments: Instruments, work: SubmissionWork) -> Submission:
+        with instruments.submission(work):
             submission = await self._submit(work.job)
             work.result = submission.result
         return submission
@@ -103,9 +109,18 @@ class Runtime(Lifecycle):
         """The log lines of a job after the line number `after`."""
         return await self.services.stores.jobs.logs(key, after)
 
+    @contextmanager
+    def acting(self, action: Action, operator: str | None = None) -> Iterator[ActionWork]:
+        """What the instrumentations enter while an operator does something; None stands for a client."""
+        work, instruments = ActionWork(action, operator), self.services.instruments
+        with nullcontext() if instruments is None else instruments.action(work):
+            yield work
+
     async def cancel(self, request_id: str) -> CancelOutcome:
         """Cancel a request, or ask its worker to. Raises `UnknownRequest`."""
-        cancelled = await self.services.stores.jobs.cancel(request_id)
+        with self.acting(Action.CANCEL) as work:
+            cancelled = await self.services.stores.jobs.cancel(request_id)
+            work.count = int(cancelled is not CancelOutcome.FINISHED)
         if cancelled is CancelOutcome.CANCELLED:
             self._emit(Finished.of(request_id.lower(), 0, CANCELLED, 0.0))
         return cancelled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
 from functools import partial
@@ -15,8 +15,9 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import DRAIN_TIMEOUT, run_in_thread
 from queue_middleware.errors import OutboundShortage, QueueError
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
-from queue_middleware.instrumentation import Instrumentation
+from queue_middleware.instrumentation import Instrumentation, Instruments
 from queue_middleware.jobs.routes import RouteTemplates
+from queue_middleware.observability.instrumentation import combine
 from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
@@ -69,7 +70,7 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
-        instrumentation: Instrumentation | None = None,
+        instrumentations: Iterable[Instrumentation] = (),
         meter: Meter | None = None,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
@@ -89,6 +90,7 @@ class Supervisor:
         if meter is not None:
             stores.metrics.attach(meter)
             stack.push_async_callback(stores.metrics.close)
+        instruments = combine(instrumentations, stores.jobs, emit)
         self = cls(
             app,
             settings,
@@ -99,7 +101,7 @@ class Supervisor:
             callback_verifier,
             routes,
             emit,
-            instrumentation,
+            instruments,
             meter,
             seconds,
         )
@@ -121,31 +123,32 @@ class Supervisor:
         callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
-        instrumentation: Instrumentation | None,
+        instruments: Instruments | None,
         meter: Meter | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._emit = emit
-        self.instrumentation = instrumentation
+        self.instruments = instruments
         self.stores = stores
         self.key_reloader = key_reloader
         self.secret_ids = secret_ids
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
-        targets = TargetResolver(app, outbound, secret_ids, settings)
+        targets = TargetResolver(app, outbound, secret_ids, settings, instruments)
         self.worker = Worker(
-            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instrumentation=instrumentation, meter=meter
+            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments, meter=meter
         )
-        self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
+        self.callbacks = CallbackHandler(tasks, callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
         self._dispatcher = Dispatcher(
-            jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instrumentation=instrumentation
+            jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instruments=instruments
         )
-        self._poller = Poller(jobs, tasks, PollClient(outbound, settings), secret_ids, emit, clock=clock)
+        polls = PollClient(outbound, settings)
+        self._poller = Poller(jobs, tasks, polls, secret_ids, emit, clock=clock, instruments=instruments)
         database = stores.database
         self._maintenance = Maintenance(
             jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error, stores.metrics.flush

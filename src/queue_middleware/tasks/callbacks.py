@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from queue_middleware.background import ThreadLimiter
 from queue_middleware.errors import AlreadyEnded, BadRequest, UnknownRequest
 from queue_middleware.events import Emit, Finished, ResultReceived, TaskProgress
+from queue_middleware.instrumentation import CallbackWork, Instruments
 from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredResponse
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.syntax.json_text import MISSING, read_json, strip_bom
@@ -35,8 +38,11 @@ _ALREADY_ENDED = "the task has already ended in another way"
 class CallbackHandler:
     """Receives callbacks and signals. Its methods raise `UnknownRequest` for an id that is unknown or expired."""
 
-    def __init__(self, store: TaskStore, verifier: CallbackVerifier, emit: Emit) -> None:
+    def __init__(
+        self, store: TaskStore, verifier: CallbackVerifier, emit: Emit, instruments: Instruments | None = None
+    ) -> None:
         self._store = store
+        self._instruments = instruments
         self._verifier = verifier
         self._emit = emit
         self._lane = ThreadLimiter()
@@ -44,6 +50,10 @@ class CallbackHandler:
     async def receive_callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
         """Receive a callback. Raises `VerificationError`, `BadRequest` for a body that is not JSON, and `AlreadyEnded`."""
         job = await self.find_job(SecretIdKind.CALLBACK, callback_id)
+        async with self._inside(job, CompletionSource.CALLBACK, headers):
+            await self._accept_callback(job, callback_id, headers, body)
+
+    async def _accept_callback(self, job: PendingJob, callback_id: str, headers: Headers, body: bytes) -> None:
         spec = job.task.spec
         await self._verifier.verify(spec.target, headers, body)
         if _has_ended(job, CompletionSource.CALLBACK):
@@ -61,13 +71,24 @@ class CallbackHandler:
         else:
             await self._resolve(job, CompletionSource.CALLBACK, body, _as_failure(state))
 
-    async def receive_signal(self, token: str, body: bytes) -> PendingJob:
+    async def receive_signal(self, token: str, headers: Headers, body: bytes) -> PendingJob:
         """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `receive_callback` does."""
         job = await self.find_job(SecretIdKind.SIGNAL, token)
-        if not _has_ended(job, CompletionSource.SIGNAL):
-            body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))
-            await self._resolve(job, CompletionSource.SIGNAL, body, _as_failure(failed))
+        async with self._inside(job, CompletionSource.SIGNAL, headers):
+            if not _has_ended(job, CompletionSource.SIGNAL):
+                body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))
+                await self._resolve(job, CompletionSource.SIGNAL, body, _as_failure(failed))
         return job
+
+    @asynccontextmanager
+    async def _inside(self, job: PendingJob, channel: CompletionSource, caller: Headers) -> AsyncIterator[None]:
+        """What the instrumentations enter."""
+        if self._instruments is None:
+            yield
+        else:
+            trace = await self._instruments.trace_of(job.key)
+            with self._instruments.callback(CallbackWork(channel.value, job.request_id, caller, trace)):
+                yield
 
     async def find_job(self, kind: SecretIdKind, secret_id: str) -> PendingJob:
         """Return the job that this secret id belongs to."""

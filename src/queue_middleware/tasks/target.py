@@ -13,9 +13,10 @@ from urllib.parse import urljoin
 
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.asgi.replay import App, NoResponse
-from queue_middleware.asgi.scope import request_origin
+from queue_middleware.asgi.scope import SCOPE_KEY, request_origin
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
+from queue_middleware.instrumentation import CallKind, CallWork, Instruments, inside
 from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredRequest
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import Task, TaskSpec
@@ -62,8 +63,11 @@ class ResolvedTarget(Struct, frozen=True):
 class TargetResolver:
     """Resolves targets, and builds the callback URLs that their requests hold."""
 
-    def __init__(self, app: App, outbound: HTTPClient, secret_ids: SecretIds, settings: Settings) -> None:
+    def __init__(
+        self, app: App, outbound: HTTPClient, secret_ids: SecretIds, settings: Settings, instruments: Instruments | None = None
+    ) -> None:
         self._app = app
+        self._instruments = instruments
         self._outbound = outbound
         self._secret_ids = secret_ids
         self._settings = settings
@@ -79,7 +83,10 @@ class TargetResolver:
             url = callback_url(spec.base_url, callback_id)
             request, target = substitute(request, url), substitute_in_url(target, url)
         if spec.is_external:
-            call = _ExternalTarget(self._outbound, self._settings.task_targets, request, target, self._proxy_headers)
+            hosts = self._settings.task_targets
+            call = _ExternalTarget(
+                self._outbound, hosts, request, target, self._proxy_headers, self._instruments, spec.provider
+            )
             return ResolvedTarget(call, request, callback_id)
         return ResolvedTarget(self._app, request, callback_id)
 
@@ -104,7 +111,14 @@ class _ExternalTarget:
     """One call of an external host, in the form of an ASGI application."""
 
     def __init__(
-        self, outbound: HTTPClient, hosts: Sequence[str], request: StoredRequest, url: str, proxy_headers: ProxyHeaders
+        self,
+        outbound: HTTPClient,
+        hosts: Sequence[str],
+        request: StoredRequest,
+        url: str,
+        proxy_headers: ProxyHeaders,
+        instruments: Instruments | None,
+        provider: str | None,
     ) -> None:
         self._outbound = outbound
         self._hosts = hosts
@@ -113,12 +127,15 @@ class _ExternalTarget:
         self._body = request.body
         self._url = url
         self._proxy_headers = proxy_headers
+        self._instruments = instruments
+        self._provider = provider
+        self._named = origin_of(url)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Call, follow redirects, and pass the response on. Raises `NoResponse`."""
         try:
-            for _ in range(MAX_REDIRECTS + 1):
-                if await self._call_when_free(send):
+            for hop in range(1, MAX_REDIRECTS + 2):
+                if await self._call_when_free(send, self._work(scope[SCOPE_KEY], hop)):
                     return
         except (InvalidWebhook, OutboundRefused) as refused:
             raise _refusal(refused.detail) from None
@@ -126,24 +143,32 @@ class _ExternalTarget:
             raise NoResponse(Failure(ErrorType.RUNNER_CONNECTION_ERROR, f"the target: {failed.detail}")) from None
         raise _refusal(f"more than {MAX_REDIRECTS} redirects")
 
-    async def _call_when_free(self, send: Any) -> bool:
+    def _work(self, request_id: str, hop: int) -> CallWork:
+        origin, label = origin_of(self._url), self._provider or ""
+        work = CallWork(CallKind.TARGET, request_id, self._method, origin, hop, self._headers, label=label)
+        work.is_named = origin == self._named
+        return work
+
+    async def _call_when_free(self, send: Any, work: CallWork) -> bool:
         """Make one hop once a connection is free, within the attempt's time limit. Returns whether it was the last."""
         waits = 0
         while True:
             try:
-                return await self._call(send)
+                with inside(self._instruments, work):
+                    return await self._call(send, work)
             except OutboundBusy:  # raised before anything was sent
                 waits += 1
                 await asyncio.sleep(exponential(waits, longest=_MAX_BUSY_DELAY))
 
-    async def _call(self, send: Any) -> bool:
+    async def _call(self, send: Any, work: CallWork) -> bool:
         """Make one hop. Returns whether it was the last."""
         parsed = parse_url(self._url, _URL_LABEL)
         if not is_allowed_target(parsed.host, self._hosts):
             raise _refusal(f"{parsed.host} is not in task_targets")
         async with self._outbound.stream(
-            self._method, self._url, self._headers, self._body, _HEAD_TIMEOUT, _URL_LABEL
+            self._method, self._url, work.headers, self._body, _HEAD_TIMEOUT, _URL_LABEL
         ) as response:
+            work.status = response.status
             location = dict(response.headers).get(b"location")
             if response.status in _FOLLOWED_STATUSES and location is not None:
                 self._redirect(response.status, _join(self._url, location.decode("latin-1")))

@@ -14,7 +14,7 @@ from queue_middleware.backoff import exponential
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, QueueError
 from queue_middleware.events import Emit, ServiceError
 from queue_middleware.events.error_streak import ErrorStreak
-from queue_middleware.instrumentation import Instrumentation
+from queue_middleware.instrumentation import Instruments
 from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.outbound.client import HTTPClient, Response
@@ -56,7 +56,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.time,
         limit: int | None = None,
         grace: float = DRAIN_TIMEOUT,
-        instrumentation: Instrumentation | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         self._store = store
         self._outbox = outbox
@@ -65,7 +65,7 @@ class Dispatcher:
         self._schedule = schedule
         self._emit = emit
         self._clock = clock
-        self._instrumentation = instrumentation
+        self._instruments = instruments
         self._slots = DispatchSlots(limit or _default_limit())
         self._loop = ClaimLoop(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
         self._shortages = 0
@@ -188,7 +188,9 @@ class Dispatcher:
             return None
         token = secrets.randbits(63)
         health, now = ReceiverHealth.HEALTHY, int(self._clock() * 1000)
-        delivery = DeliveryClaim(0, token, url, host, 1, claim.key, claim.request_id, health=health, flow=flow, since=now)
+        delivery = DeliveryClaim(
+            0, token, url, host, 1, claim.key, claim.request_id, health=health, flow=flow, trace=claim.trace, since=now
+        )
         self._slots.take(delivery)
         return delivery
 
@@ -237,10 +239,10 @@ class Dispatcher:
         started = time.monotonic()
         try:
             headers, body = await self._messages.build(delivery, result)
-            if self._instrumentation is None:
+            if self._instruments is None:
                 response = await self._outbound.post(delivery.url, headers, body)
             else:
-                response = await post_inside(self._instrumentation, self._outbound, delivery, headers, body)
+                response = await post_inside(self._instruments, self._outbound, delivery, headers, body)
         except ResultExpired:
             return None, AttemptDecision(error="the result is no longer stored", cause=FailureCause.NOT_SENT)
         except OutboundBusy:

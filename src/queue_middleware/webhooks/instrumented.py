@@ -1,8 +1,8 @@
-"""The call of a delivery attempt in a queue that has an instrumentation."""
+"""The call of a delivery attempt in a queue that has instrumentations."""
 
 from __future__ import annotations
 
-from queue_middleware.instrumentation import CallKind, CallWork, Instrumentation
+from queue_middleware.instrumentation import CallKind, CallWork, Instruments
 from queue_middleware.jobs.models import Headers
 from queue_middleware.outbound.client import HTTPClient, Response
 from queue_middleware.outbound.http11 import StreamBody
@@ -12,12 +12,22 @@ from .models import DeliveryClaim
 
 
 async def post_inside(
-    instrumentation: Instrumentation, outbound: HTTPClient, delivery: DeliveryClaim, headers: Headers, body: bytes | StreamBody
+    instruments: Instruments, outbound: HTTPClient, delivery: DeliveryClaim, headers: Headers, body: bytes | StreamBody
 ) -> Response:
-    """Send the message inside what the instrumentation enters. Raises as `HTTPClient.post` does."""
-    origin = origin_of(delivery.url)
-    work = CallWork(CallKind.WEBHOOK, delivery.request_id, "POST", origin, delivery.attempt, headers, str(delivery.kind))
-    with instrumentation.call(work):
+    """Send the message inside what the instrumentations enter. Raises as `HTTPClient.post` does."""
+    work = CallWork(
+        CallKind.WEBHOOK,
+        delivery.request_id,
+        "POST",
+        origin_of(delivery.url),
+        delivery.attempt,
+        headers,
+        message_id=delivery.webhook_id,
+        label=str(delivery.kind),
+        trace=delivery.trace if delivery.trace is not None else await instruments.trace_of(delivery.key),
+        is_at_once=delivery.trace is not None,
+    )
+    with instruments.call(work):
         response = await outbound.post(delivery.url, work.headers, body)
         work.status = response.status
     return response

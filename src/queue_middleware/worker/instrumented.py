@@ -1,8 +1,10 @@
-"""The attempt of a queue that has an instrumentation."""
+"""An attempt in a queue that has instrumentations."""
 
 from __future__ import annotations
 
-from queue_middleware.instrumentation import AttemptWork, Instrumentation
+import threading
+
+from queue_middleware.instrumentation import AttemptWork, Instruments
 from queue_middleware.jobs.ids import SEQUENCE_BITS
 from queue_middleware.jobs.models import Claim
 
@@ -14,9 +16,9 @@ from .slots import JobSlots
 
 
 class InstrumentedExecutor(JobExecutor):
-    """Runs the attempt inside what the instrumentation enters. A class of its own, so that others pay nothing for it."""
+    """Runs the attempt inside what the instrumentations enter. A class of its own, so that other queues pay nothing for it."""
 
-    __slots__ = ("_instrumentation", "_work")
+    __slots__ = ("_instruments", "_work")
 
     def __init__(
         self,
@@ -24,22 +26,34 @@ class InstrumentedExecutor(JobExecutor):
         context: WorkerContext,
         completer: JobCompleter,
         slots: JobSlots[JobExecutor],
-        instrumentation: Instrumentation,
+        instruments: Instruments,
     ) -> None:
         super().__init__(claim, context, completer, slots)
-        self._instrumentation = instrumentation
+        self._instruments = instruments
 
     async def run(self) -> None:
         """Enter, run, and add what became of the attempt."""
         submitted_at = (self.claim.key >> SEQUENCE_BITS) / 1000
         self._work = work = AttemptWork(self.claim, max(0.0, self._context.clock() - submitted_at))
-        with self._instrumentation.attempt(work):
+        with self._instruments.attempt(work):
             self.claim = work.claim
+            if self.claim.webhook is not None or self.claim.task is not None:
+                self._instruments.keep_trace(self.claim)
             try:
                 await super().run()
             finally:
                 work.outcome = getattr(self, "_outcome", None)
                 work.is_handed_back = self.abort_reason is AbortReason.SHUTDOWN and work.outcome is None
+
+    def callback_url(self) -> str:
+        """The same; the callback can then be linked to this attempt. From any thread."""
+        url = super().callback_url()
+        if self.claim.task is None:
+            if threading.get_ident() == self._context.logs.thread:
+                self._instruments.keep_trace(self.claim)
+            else:
+                self._context.loop.call_soon_threadsafe(self._instruments.keep_trace, self.claim)
+        return url
 
     def _check_error(self, error: BaseException | None) -> None:
         self._work.error = error

@@ -13,7 +13,7 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import LONGEST_WAIT, OUTAGE_PAUSE
 from queue_middleware.events import Emit
 from queue_middleware.events.error_streak import ErrorStreak
-from queue_middleware.instrumentation import Instrumentation
+from queue_middleware.instrumentation import Instruments
 from queue_middleware.jobs.models import Claim, NewJob
 from queue_middleware.jobs.processes import SlotUse
 from queue_middleware.jobs.routes import RouteTemplates
@@ -51,7 +51,7 @@ class Worker:
         *,
         routes: RouteTemplates | None = None,
         clock: Callable[[], float] = time.time,
-        instrumentation: Instrumentation | None = None,
+        instruments: Instruments | None = None,
         meter: Meter | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -61,8 +61,8 @@ class Worker:
         )
         self._completer = JobCompleter(self._context)
         self._new_attempt: Callable[[Claim, WorkerContext, JobCompleter, JobSlots[JobExecutor]], JobExecutor] = JobExecutor
-        if instrumentation is not None:
-            self._new_attempt = partial(InstrumentedExecutor, instrumentation=instrumentation)
+        if instruments is not None:
+            self._new_attempt = partial(InstrumentedExecutor, instruments=instruments)
         self._slots: JobSlots[JobExecutor] = JobSlots(settings.concurrency, self._on_free_slot)
         self._starts = StartQueue(self._loop, copy_context())
         self._store = store

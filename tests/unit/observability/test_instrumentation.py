@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 
+from queue_middleware.errors import StoreBusy
 from queue_middleware.events import ServiceError
-from queue_middleware.instrumentation import AttemptWork, CallWork, Instrumentation, SubmissionWork
-from queue_middleware.observability.instrumentation import combine
+from queue_middleware.instrumentation import Instrumentation, Instruments, SubmissionWork
+from queue_middleware.jobs.models import Claim, RetryPolicy
+from queue_middleware.observability import instrumentation
 from tests.support.doubles import EventRecorder
-from tests.support.factories import make_job
+from tests.support.factories import make_job, make_request
 
 
 class Noting(Instrumentation):
@@ -39,35 +42,53 @@ class Noting(Instrumentation):
         self._meet("call")
         return self._note()
 
-    def attempt(self, work: AttemptWork) -> AbstractContextManager[object]:
-        return self._note()
 
-    def call(self, work: CallWork) -> AbstractContextManager[object]:
-        return self._note()
+class BusyStore:
+    """A store that cannot be reached."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def keep_trace(self, claim: Claim, context: str, on_result: Any) -> None:
+        self.kept.append(context)
+        on_result(StoreBusy("busy", 5))
+
+    async def trace_of(self, key: int) -> str | None:
+        raise StoreBusy("busy", 5)
+
+
+def combine(parts: tuple[Instrumentation, ...], events: EventRecorder, store: object = None) -> Instruments:
+    given: Any = store
+    combined = instrumentation.combine(parts, given, events.on_event)
+    assert combined is not None
+    return combined
+
+
+@pytest.fixture
+def events() -> EventRecorder:
+    return EventRecorder()
 
 
 def work() -> SubmissionWork:
     return SubmissionWork(make_job(), ())
 
 
-def test_without_an_instrumentation_there_is_nothing_to_enter() -> None:
-    assert combine((), lambda event: None) is None
+def test_without_an_instrumentation_there_is_nothing_to_enter(events: EventRecorder) -> None:
+    store: Any = None
+    assert instrumentation.combine((), store, events.on_event) is None
 
 
-def test_several_are_entered_in_order_and_exited_in_reverse() -> None:
+def test_several_are_entered_in_order_and_exited_in_reverse(events: EventRecorder) -> None:
     notes: list[str] = []
-    combined = combine((Noting("a", notes), Instrumentation(), Noting("b", notes)), lambda event: None)
-    assert combined is not None
+    combined = combine((Noting("a", notes), Instrumentation(), Noting("b", notes)), events)
     with combined.submission(work()):
         notes.append("work")
     assert notes == ["enter a", "enter b", "work", "exit b", "exit a"]
 
 
-def test_the_error_of_the_work_is_seen_and_not_suppressed() -> None:
+def test_the_error_of_the_work_is_seen_and_not_suppressed(events: EventRecorder) -> None:
     notes: list[str] = []
-    events = EventRecorder()
-    combined = combine((Noting("a", notes), Noting("b", notes)), events.on_event)
-    assert combined is not None
+    combined = combine((Noting("a", notes), Noting("b", notes)), events)
     with pytest.raises(KeyError), combined.submission(work()):
         raise KeyError
     assert notes == ["enter a", "enter b", "b sees KeyError", "exit b", "a sees KeyError", "exit a"]
@@ -75,11 +96,9 @@ def test_the_error_of_the_work_is_seen_and_not_suppressed() -> None:
 
 
 @pytest.mark.parametrize("step", ["call", "enter", "exit"])
-def test_a_faulty_one_is_reported_and_disturbs_neither_the_work_nor_the_others(step: str) -> None:
+def test_a_faulty_one_is_reported_and_disturbs_neither_the_work_nor_the_others(step: str, events: EventRecorder) -> None:
     notes: list[str] = []
-    events = EventRecorder()
-    combined = combine((Noting("a", notes, fails_at=step), Noting("b", notes)), events.on_event)
-    assert combined is not None
+    combined = combine((Noting("a", notes, fails_at=step), Noting("b", notes)), events)
     with combined.submission(work()):
         notes.append("work")
     with pytest.raises(KeyError), combined.submission(work()):
@@ -91,3 +110,15 @@ def test_a_faulty_one_is_reported_and_disturbs_neither_the_work_nor_the_others(s
 
 def test_the_values_show_no_data_of_the_submitter() -> None:
     assert "secret" not in repr(SubmissionWork(make_job(), ((b"authorization", b"secret"),)))
+
+
+async def test_a_store_that_fails_is_reported_and_disturbs_nothing(events: EventRecorder) -> None:
+    store = BusyStore()
+    combined = combine((Instrumentation(),), events, store)
+    claim = Claim(1, "id", 7, 1, RetryPolicy(3), make_request(), None)
+    combined.keep_trace(claim)
+    assert store.kept == []
+    combined.keep_trace(claim.replace(trace="context"))
+    assert store.kept == ["context"]
+    assert await combined.trace_of(1) is None
+    assert [event.where for event in events.of(ServiceError)] == ["instrumentation"] * 2

@@ -73,4 +73,4 @@ async def test_the_body_is_not_read_after_the_end(method: str) -> None:
     if method == "callback":
         await ended.receive_callback(ID, (), body)
     else:
-        await ended.receive_signal(ID, body)
+        await ended.receive_signal(ID, (), body)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from queue_middleware.asgi.scope import SCOPE_KEY
 from queue_middleware.errors import OutboundBusy, OutboundShortage
 from queue_middleware.outbound.client import StreamingResponse
 from queue_middleware.tasks import target as module
@@ -49,7 +50,7 @@ async def call(outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch) -> tuple
         nonlocal sent
         sent += message.get("body", b"")
 
-    await resolver.resolve(make_request(), task).app({}, None, send)
+    await resolver.resolve(make_request(), task).app({SCOPE_KEY: "id"}, None, send)
     return sent, delays
 
 

@@ -33,7 +33,7 @@ from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 
-from . import deliveries, job_list, job_queries, jobs, logs, requeueing, submissions
+from . import deliveries, job_list, job_queries, jobs, logs, requeueing, submissions, traces
 from .codec import clean, encode_lines, encode_request
 from .operation_costs import ended_attempt, long_request_bytes
 from .pending import R
@@ -164,6 +164,14 @@ class CommonJobStore(ABC):
         if progress is not None and progress.stage is not None:
             progress = progress.replace(stage=clean(progress.stage))
         return self._writer.submit(logs.log, (claim, len(lines), data, progress), len(data))
+
+    def keep_trace(self, claim: Claim, context: str, on_result: OnResult[bool]) -> None:
+        """Store the trace context of an attempt."""
+        self._writer.submit_unawaited(traces.keep_trace, (claim, context), len(context), on_result)
+
+    async def trace_of(self, key: int) -> str | None:
+        """Read the trace context of a job."""
+        return await self._read(lambda queries: traces.trace_of(queries, key))
 
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """Read the running jobs of this process."""

@@ -13,14 +13,16 @@ from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop,
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused
 from queue_middleware.events import Emit, Finished, Polled, PollFailed, ResultReceived, ServiceError
 from queue_middleware.events.error_streak import ErrorStreak
+from queue_middleware.instrumentation import CallKind, CallWork, Instruments, inside
 from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.struct import Struct
+from queue_middleware.syntax.hosts import origin_of
 from queue_middleware.tasks.models import CompletionSource, ExternalResult, PollClaim, ResolveOutcome
 from queue_middleware.tasks.secret_ids import SecretIds
 from queue_middleware.tasks.store import TaskStore
 
-from .request import PollClient, poll_headers
+from .request import PollClient, is_named, poll_headers
 from .response import (
     MAX_REDIRECTS,
     Failed,
@@ -70,7 +72,9 @@ class Poller:
         clock: Callable[[], float] = time.time,
         limit: int = MAX_CONCURRENT_POLLS,
         grace: float = DRAIN_TIMEOUT,
+        instruments: Instruments | None = None,
     ) -> None:
+        self._instruments = instruments
         self._jobs = jobs
         self._tasks = tasks
         self._client = client
@@ -173,8 +177,15 @@ class Poller:
         return StartResponse(poll.task.spec.target, poll.start_response.status, poll.start_response.headers, body)
 
     async def _get(self, poll: PollClaim, url: str) -> StoredResponse:
-        headers = poll_headers(poll.config, poll.task.spec.target, poll.credentials, url)
-        response = await self._client.get(url, headers)
+        spec = poll.task.spec
+        headers = poll_headers(poll.config, spec.target, poll.credentials, url)
+        work = CallWork(CallKind.POLL, poll.request_id, "GET", origin_of(url), poll.number, headers, label=spec.provider or "")
+        if self._instruments is not None:
+            work.is_named = is_named(poll.config, spec.target, url)
+            work.trace = await self._instruments.trace_of(poll.key)
+        with inside(self._instruments, work):
+            response = await self._client.get(url, work.headers)
+            work.status = response.status
         return response.replace(headers=kept_headers(response.headers), body=self._redact(poll, response.body))
 
     def _redact(self, poll: PollClaim, data: bytes) -> bytes:

@@ -58,10 +58,15 @@ def poll_headers(config: PollConfig, target: str, task_headers: Headers, url: st
     """
     configured = {name.lower().encode("ascii"): value.encode("ascii") for name, value in config.headers.items()}
     headers: list[tuple[bytes, bytes]] = []
-    if config.forward_auth and origin_of(url) in _trusted_origins(config, target):
+    if config.forward_auth and is_named(config, target, url):
         headers = [pair for pair in task_headers if _is_forwarded(*pair) and pair[0] not in configured]
     present = configured.keys() | {name for name, _ in headers}
     return (*headers, *configured.items(), *(pair for pair in _DEFAULTS if pair[0] not in present))
+
+
+def is_named(config: PollConfig, target: str, url: str) -> bool:
+    """Whether the submitter has named the origin of the URL, as `targetUrl` or in a template; otherwise a response did."""
+    return origin_of(url) in _trusted_origins(config, target)
 
 
 def _trusted_origins(config: PollConfig, target: str) -> set[Origin | None]:

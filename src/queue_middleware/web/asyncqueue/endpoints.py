@@ -175,7 +175,7 @@ class TaskEndpoints:
         try:
             await callbacks.find_job(SecretIdKind.SIGNAL, request.route.id)
             body = await self._callback_bodies.read(request, request.headers.lengths)
-            job = await callbacks.receive_signal(request.route.id, body)
+            job = await callbacks.receive_signal(request.route.id, tuple(request.scope["headers"]), body)
         except UnknownRequest:
             self._limiter.count(address_of(request.scope))
             raise UnknownRequest(_NO_SIGNAL) from None

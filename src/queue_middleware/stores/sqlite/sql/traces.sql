@@ -1,0 +1,8 @@
+-- name: put_trace
+-- Parameters: the key and the token of the claim, the context.
+INSERT INTO trace (job_id, context)
+SELECT id, ?3 FROM job WHERE id = ?1 AND token = ?2 AND state = 'running'
+ON CONFLICT (job_id) DO UPDATE SET context = excluded.context;
+
+-- name: trace
+SELECT context FROM trace WHERE job_id = ?;
