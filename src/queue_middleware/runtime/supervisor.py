@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -54,6 +55,16 @@ class _Loop(Protocol):
     def stop(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What the services need for other services: keys, connections, and the secrets in callback URLs."""
+
+    key_reloader: KeyReloader
+    client: HTTPClient
+    secret_ids: SecretIds
+    callback_verifier: CallbackVerifier
+
+
 class Supervisor:
     """The services of one start of one queue; they exist from construction by `open` on.
 
@@ -91,20 +102,8 @@ class Supervisor:
             stores.metrics.attach(meter)
             stack.push_async_callback(stores.metrics.close)
         instruments = combine(instrumentations, stores.jobs, emit)
-        self = cls(
-            app,
-            settings,
-            stores,
-            key_reloader,
-            outbound,
-            secret_ids,
-            callback_verifier,
-            routes,
-            emit,
-            instruments,
-            meter,
-            seconds,
-        )
+        outside = _Outside(key_reloader, outbound, secret_ids, callback_verifier)
+        self = cls(app, settings, stores, outside, routes, emit, instruments, meter, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -117,10 +116,7 @@ class Supervisor:
         app: App,
         settings: Settings,
         stores: Stores,
-        key_reloader: KeyReloader,
-        outbound: HTTPClient,
-        secret_ids: SecretIds,
-        callback_verifier: CallbackVerifier,
+        outside: _Outside,
         routes: RouteTemplates,
         emit: Emit,
         instruments: Instruments | None,
@@ -131,19 +127,20 @@ class Supervisor:
         self._emit = emit
         self.instruments = instruments
         self.stores = stores
-        self.key_reloader = key_reloader
-        self.secret_ids = secret_ids
+        self.key_reloader = outside.key_reloader
+        self.secret_ids = secret_ids = outside.secret_ids
+        outbound = outside.client
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, secret_ids, settings, instruments)
         self.worker = Worker(
             app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments, meter=meter
         )
-        self.callbacks = CallbackHandler(tasks, callback_verifier, emit, instruments)
+        self.callbacks = CallbackHandler(tasks, outside.callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
-        messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
+        messages = MessageBuilder(self.key_reloader.signer, _formats(stores, settings), clock)
         self._dispatcher = Dispatcher(
             jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instruments=instruments
         )

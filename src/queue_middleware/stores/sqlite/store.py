@@ -114,22 +114,24 @@ class SQLiteStore(CommonJobStore):
             stack.push_async_callback(run_in_thread, self._lease_connection.close)
             self._notifier = Notifier(self._files.wakeup, TopicChanges(self._files.numbers))
             stack.push_async_callback(self._notifier.close)
-            publish, check = self._notifier.publish_commit, self._file_watch.check
-            self._writer = Writer(
-                self._connection,
-                self._begin,
-                publish,
-                self._on_rollback,
-                check,
-                ONE_BY_ONE,
-                self._free_space,
-                self.metrics.join,
-                self.metrics.committed,
-            )
+            self._writer = self._make_writer()
             await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, self._version_of_transactions)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
             self._opened = stack.pop_all()
+
+    def _make_writer(self) -> Writer:
+        return Writer(
+            self._connection,
+            self._begin,
+            self._notifier.publish_commit,
+            self._on_rollback,
+            self._file_watch.check,
+            ONE_BY_ONE,
+            self._free_space,
+            self.metrics.join,
+            self.metrics.committed,
+        )
 
     async def close(self) -> None:
         """Finish pending writes, release the claims of this process, and close all files. Idempotent."""
