@@ -49,12 +49,12 @@ def counting(stores: Stores, clock: ManualClock, seconds: Ticking) -> Callable[[
 
 
 async def stored(store: Any) -> Numbers:
-    found = await store.metrics.numbers()
+    found = await store.metrics.read()
     return {row[:3]: row[3] for row in found.rows}
 
 
 async def gauges(store: Any) -> dict[tuple[str, str], float]:
-    return {row[:2]: row[3] for row in await store.metrics.gauges()}
+    return {row[:2]: row[3] for row in (await store.metrics.read()).rows}
 
 
 async def test_the_numbers_of_all_processes_are_added(counting) -> None:
@@ -116,13 +116,13 @@ async def test_they_survive_a_restart(counting) -> None:
     store, meter = await counting()
     meter.submitted("/work")
     await store.metrics.close()
-    began = (await store.metrics.numbers()).created_at
+    began = (await store.metrics.read()).created_at
     await store.close()
     store, meter = await counting()
     meter.submitted("/work")
     await store.metrics.close()
     assert (await stored(store))["requests_submitted_total", "/work", 0] == 2
-    assert (await store.metrics.numbers()).created_at == began > 1.6e12
+    assert (await store.metrics.read()).created_at == began > 1.6e12
 
 
 async def test_the_route_of_a_request_that_ended_elsewhere_is_looked_up(counting) -> None:

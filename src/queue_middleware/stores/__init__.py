@@ -111,6 +111,7 @@ class ReadOnlyStores:
     webhooks: WebhookStore
     tasks: TaskStore
     operations: CommonOperatorStore
+    metrics: MetricsStore
     location: Location
 
 
@@ -125,7 +126,7 @@ async def open_for_reading(settings: Settings, clock: Callable[[], int] | None =
     location = locate(settings.database)
     store = ReadOnlySQLiteStore(settings, clock)
     await store.open()
-    yield ReadOnlyStores(store, store.webhooks, store.tasks, store.operations, location)
+    yield ReadOnlyStores(store, store.webhooks, store.tasks, store.operations, store.metrics, location)
 
 
 def administer(database: str) -> DatabaseAdministration:

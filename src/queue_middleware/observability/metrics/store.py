@@ -28,11 +28,11 @@ class NumberSource(Protocol):
 
 
 class StoredNumbers(Struct, frozen=True):
-    """The counters and histograms of all processes."""
+    """The numbers of all processes."""
 
     rows: list[Row]
     created_at: int
-    """When they began, which is when the database was created, in milliseconds since 1970."""
+    """When the counters and histograms began, which is when the database was created, in milliseconds since 1970."""
 
 
 class MetricsStore(Protocol):
@@ -51,11 +51,11 @@ class MetricsStore(Protocol):
     async def close(self) -> None:
         """Store what was counted, if that is possible."""
 
-    async def numbers(self) -> StoredNumbers:
-        """Read all counters and histograms."""
+    async def read(self) -> StoredNumbers:
+        """Read all numbers. The time that this takes does not depend on how many requests have ended."""
 
-    async def gauges(self) -> list[Row]:
-        """Read what is true now. The time that this takes does not depend on how many requests have ended."""
+    def read_now(self) -> StoredNumbers:
+        """Read all numbers, from any thread. Blocking."""
 
     async def tallies(self, names: Collection[str], since: int) -> list[Row]:
         """Read the sums of some tallies since a time, in milliseconds since 1970; with a route in place of label values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from queue_middleware.jobs.ids import SEQUENCE_BITS
 from queue_middleware.jobs.models import JobState
@@ -12,18 +12,30 @@ from queue_middleware.observability.metrics import catalog
 from queue_middleware.observability.metrics.numbers import Row, gauge
 from queue_middleware.webhooks.models import ReceiverHealth
 
-from . import pauses
+from . import pauses, processes
 from .transaction import Queries
 
 _MOST = 100_000
 """Jobs of one state whose route is read. Further ones are counted as jobs of the route `other`."""
 
 
-def read_gauges(queries: Queries, now: int) -> list[Row]:
-    """The rows of the gauges that the database knows. `now` in milliseconds since 1970."""
-    with queries.snapshot():
-        paused = paused_routes(pauses.read(queries), now)
-        return [*_jobs(queries, now, paused), *_webhooks(queries, now), *(gauge(catalog.PAUSED, 1, route) for route in paused)]
+def read_gauges(queries: Queries, now: int, living: Collection[str]) -> list[Row]:
+    """The rows of the gauges that the database knows. `now` in milliseconds since 1970; `living` are the owners that run."""
+    paused = paused_routes(pauses.read(queries), now)
+    return [
+        *_jobs(queries, now, paused),
+        *(gauge(catalog.PAUSED, 1, route) for route in paused),
+        *_processes(queries, living),
+        *_webhooks(queries, now),
+    ]
+
+
+def _processes(queries: Queries, living: Collection[str]) -> Iterator[Row]:
+    found = [process for process in processes.read(queries) if process.owner in living]
+    yield gauge(catalog.PROCESSES, len(found))
+    yield gauge(catalog.SLOTS, sum(process.concurrency for process in found))
+    yield gauge(catalog.SLOTS_BUSY, sum(process.running for process in found))
+    yield gauge(catalog.SLOTS_STUCK, sum(process.stuck for process in found))
 
 
 def _jobs(queries: Queries, now: int, paused: frozenset[str]) -> Iterator[Row]:

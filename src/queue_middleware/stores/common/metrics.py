@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Protocol, cast
 
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.ids import parse_request_id
@@ -15,6 +16,7 @@ from queue_middleware.observability.metrics.store import NumberSource, StoredNum
 
 from .access import Read, Write
 from .gauges import read_gauges
+from .pending import R
 from .transaction import Queries, Transaction
 
 _INTERVAL = 1.0
@@ -25,18 +27,36 @@ _MINUTES_PER_DELETE = 60
 """Minutes that one transaction deletes: after a long stop there may be many."""
 
 
+class ReadNow(Protocol):
+    """Runs a query on a reading connection. Blocks the calling thread, which may be any."""
+
+    def __call__(self, work: Callable[[Queries], R]) -> R:
+        """The result of `work`."""
+
+
 class CommonMetricsStore:
     """`observability.metrics.store.MetricsStore` on the operations and reads of a store.
 
-    `clock` gives milliseconds since 1970; `monotonic` gives seconds.
+    `read_now` is like `read_many`, and blocks until the result is there. `clock` gives milliseconds since 1970, `living` the
+    owners that are running, and `measure` the gauges of the store itself; both may block. `monotonic` gives seconds.
     """
 
     def __init__(
-        self, write: Write, read_many: Read, clock: Callable[[], int], monotonic: Callable[[], float] = time.monotonic
+        self,
+        write: Write,
+        read_many: Read,
+        read_now: ReadNow,
+        clock: Callable[[], int],
+        living: Callable[[], Collection[str]],
+        measure: Callable[[], list[Row]],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._write = write
         self._read_many = read_many
+        self._read_now = read_now
         self._clock = clock
+        self._living = living
+        self._measure = measure
         self._monotonic = monotonic
         self._source: NumberSource | None = None
         self._next = 0.0
@@ -74,33 +94,32 @@ class CommonMetricsStore:
             while source is not None and source.has_counted:
                 await self._add(source)
 
-    async def numbers(self) -> StoredNumbers:
-        """Read all counters and histograms."""
-        return await self._read_many(_numbers)
+    async def read(self) -> StoredNumbers:
+        """Read all numbers."""
+        return await self._read_many(self._read)
 
-    async def gauges(self) -> list[Row]:
-        """Read what is true now."""
+    def read_now(self) -> StoredNumbers:
+        """Read all numbers. Blocking."""
+        return self._read_now(self._read)
+
+    def _read(self, queries: Queries) -> StoredNumbers:
         now = self._clock()
-        return await self._read_many(lambda queries: read_gauges(queries, now))
+        with queries.snapshot():
+            created_at = queries.one("created_at")
+            rows = cast("list[Row]", queries.all("numbers"))
+            rows += read_gauges(queries, now, self._living())
+        return StoredNumbers(rows + self._measure(), 0 if created_at is None else created_at[0])
 
     async def tallies(self, names: Collection[str], since: int) -> list[Row]:
         """Read the sums of some tallies."""
         parameters = {"names": list(names), "since": since // _MINUTE}
-        rows: list[Row] = await self._read_many(lambda queries: queries.all("tallies", parameters))
-        return rows
+        return cast("list[Row]", await self._read_many(lambda queries: queries.all("tallies", parameters)))
 
 
 def _put_back_on_error(source: NumberSource, numbers: Numbers, result: object) -> None:
     # If COMMIT itself has failed, they may be stored nevertheless. Numbers that are too high once are better than lost ones.
     if isinstance(result, QueueError):
         source.put_back(numbers)
-
-
-def _numbers(queries: Queries) -> StoredNumbers:
-    with queries.snapshot():
-        created_at = queries.one("created_at")
-        rows = queries.all("numbers")
-    return StoredNumbers(rows, 0 if created_at is None else created_at[0])
 
 
 def add(transaction: Transaction, batch: Sequence[Numbers]) -> list[None]:

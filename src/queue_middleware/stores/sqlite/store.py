@@ -38,6 +38,7 @@ from .lease_connection import LeaseConnection, release_all
 from .location import database_path
 from .locks import living_owners, make_owner
 from .maintenance import FileMaintenance
+from .measure import measure
 from .notifier import Notifier
 from .shared_numbers import TopicChanges
 from .sql import SQLiteQueries
@@ -77,7 +78,14 @@ class SQLiteStore(CommonJobStore):
             partial(living_owners, self.path),
             lambda: self.owner,
         )
-        self.metrics = CommonMetricsStore(self._write, self._read_many, self._clocks.wall)
+        self.metrics = CommonMetricsStore(
+            self._write,
+            self._read_many,
+            self._read_now,
+            self._clocks.wall,
+            partial(living_owners, self.path),
+            partial(measure, self.path, settings),
+        )
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0
@@ -199,6 +207,9 @@ class SQLiteStore(CommonJobStore):
     def _read_many(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
         """Reads of many rows have their own connection: they may take long, and a read of a status must not wait for them."""
         return self._lister.query(work)
+
+    def _read_now(self, work: Callable[[SQLiteQueries], R]) -> R:
+        return self._lister.query_now(work)
 
     def _now(self) -> int:
         return self._clocks.wall()
