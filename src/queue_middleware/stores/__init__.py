@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from queue_middleware.errors import QueueError, SettingsError
+from queue_middleware.jobs.operator_store import OperatorStore
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.observability.metrics.store import MetricsStore
 from queue_middleware.settings import Settings
@@ -21,7 +22,6 @@ from queue_middleware.webhooks.store import WebhookStore
 
 from .administration import DatabaseAdministration
 from .common.job_store import CommonJobStore
-from .common.operator_store import CommonOperatorStore
 from .sqlite import ReadOnlySQLiteStore, SQLiteAdministration, SQLiteStore, database_path
 
 _STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
@@ -84,7 +84,7 @@ class Stores:
     jobs: JobStore
     webhooks: WebhookStore
     tasks: TaskStore
-    operations: CommonOperatorStore
+    operations: OperatorStore
     metrics: MetricsStore
     database: Database
     location: Location
@@ -110,7 +110,7 @@ class ReadOnlyStores:
     jobs: CommonJobStore
     webhooks: WebhookStore
     tasks: TaskStore
-    operations: CommonOperatorStore
+    operations: OperatorStore
     metrics: MetricsStore
     location: Location
 

@@ -9,23 +9,32 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from .catalog import BUILD, CATALOG, Kind, Metric
-from .numbers import Row, gauge, labels_of
+from queue_middleware.errors import QueueError
+
+from .catalog import CATALOG, Kind, Metric
+from .numbers import Row, labels_of
 from .store import StoredNumbers
 
 _Values = dict[str, dict[int, float]]
 """The values of one metric: by its joined label values, then by bucket."""
 
 
+_FAMILIES: dict[Kind, Callable[..., Family]] = {
+    Kind.COUNTER: CounterMetricFamily,
+    Kind.GAUGE: GaugeMetricFamily,
+    Kind.HISTOGRAM: HistogramMetricFamily,
+}
+
+
 class QueueCollector(Collector):
     """A collector for a registry of the application. `read` returns the present numbers, and blocks.
 
-    `version` is that of the package, `store` the kind of the database.
+    While they cannot be read, for instance because the queue does not run, there are no metrics of the queue, and those of others
+    in the registry remain.
     """
 
-    def __init__(self, read: Callable[[], StoredNumbers], version: str, store: str) -> None:
+    def __init__(self, read: Callable[[], StoredNumbers]) -> None:
         self._read = read
-        self._build = gauge(BUILD, 1, version, store)
 
     def describe(self) -> Iterable[Family]:
         """All metrics, without values: registering the collector reads nothing."""
@@ -33,8 +42,10 @@ class QueueCollector(Collector):
 
     def collect(self) -> Iterable[Family]:
         """All metrics with their values."""
-        numbers = self._read()
-        return families(StoredNumbers([*numbers.rows, self._build], numbers.created_at))
+        try:
+            return families(self._read())
+        except QueueError:
+            return ()
 
 
 class _Collected:
@@ -47,10 +58,10 @@ class _Collected:
         return self._found
 
 
-def expose(collector: QueueCollector, accept: str) -> tuple[bytes, str]:
-    """The text of all metrics, and its content type, in the format that the header `Accept` prefers. Blocking."""
+def expose(numbers: StoredNumbers, accept: str) -> tuple[bytes, str]:
+    """The text of all metrics, and its content type, in the format that the header `Accept` prefers."""
     encode, content_type = choose_encoder(accept)
-    return encode(_Collected(collector.collect())), content_type  # type: ignore[arg-type]
+    return encode(_Collected(families(numbers))), content_type  # type: ignore[arg-type]
 
 
 def families(numbers: StoredNumbers) -> Iterator[Family]:
@@ -66,10 +77,7 @@ def families(numbers: StoredNumbers) -> Iterator[Family]:
 
 
 def _family(metric: Metric) -> Family:
-    kind = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily, Kind.HISTOGRAM: HistogramMetricFamily}[
-        metric.kind
-    ]
-    family: Family = kind(metric.full_name, metric.help, labels=metric.labels)
+    family: Family = _FAMILIES[metric.kind](metric.full_name, metric.help, labels=metric.labels)
     return family
 
 
