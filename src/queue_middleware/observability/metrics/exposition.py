@@ -29,8 +29,8 @@ _FAMILIES: dict[Kind, Callable[..., Family]] = {
 class QueueCollector(Collector):
     """A collector for a registry of the application. `read` returns the present numbers, and blocks.
 
-    While they cannot be read, for instance because the queue does not run, there are no metrics of the queue, and those of others
-    in the registry remain.
+    While they cannot be read, for instance because the queue does not run, there are no metrics of the queue, and those of
+    others in the registry remain.
     """
 
     def __init__(self, read: Callable[[], StoredNumbers]) -> None:
@@ -61,7 +61,7 @@ class _Collected:
 def expose(numbers: StoredNumbers, accept: str) -> tuple[bytes, str]:
     """The text of all metrics, and its content type, in the format that the header `Accept` prefers."""
     encode, content_type = choose_encoder(accept)
-    return encode(_Collected(families(numbers))), content_type  # type: ignore[arg-type]
+    return encode(_Collected(families(numbers))), content_type
 
 
 def families(numbers: StoredNumbers) -> Iterator[Family]:
