@@ -10,14 +10,14 @@ from queue_middleware import QueueMiddleware, Settings, current_job
 from queue_middleware.errors import BadRequest, NotRunning, QueueError, SettingsError, UnknownRequest
 from queue_middleware.events import Event, Finished, Observer
 from queue_middleware.jobs.acts import ActReport
+from queue_middleware.jobs.audit import AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.job_detail import JobDetail
 from queue_middleware.jobs.job_list import JobPage, select
 from queue_middleware.jobs.models import CancelOutcome
-from queue_middleware.jobs.timeline import TimelineEntry
-from queue_middleware.jobs.audit import AuditRecord
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.processes import ProcessRecord
+from queue_middleware.jobs.timeline import TimelineEntry
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord
 
