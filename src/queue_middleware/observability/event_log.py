@@ -32,15 +32,10 @@ from queue_middleware.events import (
 )
 from queue_middleware.jobs.models import JobState
 
+from .bursts import Bursts
 from .record_fields import fields_of
 
 _log = logging.getLogger("queue_middleware")
-
-_FIRST_PAUSE = 10.0
-_MAX_PAUSE = 600.0
-"""Seconds between two lines about errors that continue."""
-_QUIET = 60.0
-"""Seconds without an error after which the next one is logged in full again, even if no recovery was reported."""
 
 
 class LoggingObserver:
@@ -53,7 +48,7 @@ class LoggingObserver:
         """`clock` returns seconds."""
         self.kinds = None if _log.isEnabledFor(logging.DEBUG) else frozenset((*_FORMATS, ServiceError, Recovered))
         self._clock = clock
-        self._bursts: dict[str, _Burst] = {}
+        self._bursts = Bursts(clock)
 
     def on_event(self, event: Event) -> None:
         """Log one event."""
@@ -71,55 +66,26 @@ class LoggingObserver:
     # However many errors an outage causes, the log shows its start in full, then counts, then its end.
 
     def _log_error(self, event: ServiceError) -> None:
-        now = self._clock()
-        burst = self._bursts.get(event.where)
-        if burst is None or now - burst.last > _QUIET + event.retry_in:
-            burst = self._bursts[event.where] = _Burst(now)
+        burst = self._bursts.of(event)
         text = f"{type(event.error).__name__}: {event.error}"
-        if burst.is_new(event.error, now):
+        if burst.is_new(event.error):
             retry = f"; continues in {round(event.retry_in, 2):g} s" if event.retry_in else ""
             _log.error("%s: %s%s", event.where, text, retry, exc_info=event.error, extra=fields_of(event))
-        elif (count := burst.take_unlogged(now)) > 0:
-            since = _span(now - burst.first)
+        elif (count := burst.take_unlogged()) > 0:
+            since = _span(burst.last - burst.first)
             _log.error("%s: %d more failures in %s, the last: %s", event.where, count, since, text, extra=fields_of(event))
 
     def _log_recovery(self, event: Recovered) -> None:
-        burst = self._bursts.pop(event.where, None)
+        burst = self._bursts.end(event)
         if burst is not None:
             failures = "a failure" if burst.total == 1 else f"{burst.total} failures"
             since = _span(self._clock() - burst.first)
             _log.warning("%s: works again, after %s in %s", event.where, failures, since, extra=fields_of(event))
 
 
-class _Burst:
-    """Consecutive errors of one service."""
-
-    def __init__(self, now: float) -> None:
-        self.first = self.last = now
-        self.total = 0
-        self._unlogged = 0
-        self._pause = _FIRST_PAUSE
-        self._next = now + self._pause
-        self._kinds: set[type] = set()
-
-    def is_new(self, error: BaseException, now: float) -> bool:
-        """Count the error; whether it is the first of its class."""
-        self.last = now
-        self.total += 1
-        if type(error) in self._kinds:
-            self._unlogged += 1
-            return False
-        self._kinds.add(type(error))
-        return True
-
-    def take_unlogged(self, now: float) -> int:
-        """The number of errors since the last line if another line is due, otherwise 0. The interval doubles each time."""
-        if now < self._next:
-            return 0
-        self._pause = min(self._pause * 2, _MAX_PAUSE)
-        self._next = now + self._pause
-        unlogged, self._unlogged = self._unlogged, 0
-        return unlogged
+def text_of(event: Event) -> str:
+    """The text of the record of an event that is not a `ServiceError` or `Recovered`."""
+    return _FORMATS.get(type(event), _ROUTINE)[1](event)
 
 
 def _span(seconds: float) -> str:
