@@ -226,6 +226,13 @@ def _one_of(value: object, *choices: str) -> str:
     return str(value)
 
 
+def parse_tracing(value: object) -> str:
+    """`link` or `parent`."""
+    if value not in ("link", "parent"):
+        raise SettingsError(f"{value!r} is neither 'link' nor 'parent'")
+    return str(value)
+
+
 def parse_public_url(value: object) -> str:
     """The base of URLs, without a trailing slash."""
     text = str(value).rstrip("/")

@@ -28,6 +28,7 @@ from .option_parsers import (
     parse_public_url,
     parse_seconds,
     parse_size,
+    parse_tracing,
     parse_waits,
     parse_words,
 )
@@ -92,6 +93,9 @@ class Options(TypedDict, total=False):
     shutdown_timeout: float | str
     min_free_disk: int | str | None
     allow_network_filesystem: bool
+    tracing: Literal["link", "parent"]
+    trace_outbound: bool
+    otel_identities: bool
 
 
 def _option(default: Any, parse: Callable[[object], Any], *, least: float | None = None, shown: bool = True) -> Any:
@@ -237,6 +241,12 @@ class Settings:
     """
     allow_network_filesystem: bool = _option(False, parse_flag)
     """Open the database even on NFS, SMB or the like. SQLite's locks do not work there: expect corruption."""
+    tracing: str = _option("link", parse_tracing)
+    """`link` or `parent`: how the span of an attempt refers to that of the submission, with a tracer provider."""
+    trace_outbound: bool = _option(True, parse_flag)
+    """Send `traceparent` to receivers of webhooks and to targets of tasks, with a tracer provider."""
+    otel_identities: bool = _option(False, parse_flag)
+    """Name submitters and operators in spans."""
 
     @classmethod
     def load(cls, options: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Self:

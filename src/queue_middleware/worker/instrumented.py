@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 
+from queue_middleware.events import ServiceError
 from queue_middleware.instrumentation import AttemptWork, Instruments
 from queue_middleware.jobs.ids import SEQUENCE_BITS
-from queue_middleware.jobs.models import Claim
+from queue_middleware.jobs.models import Claim, Progress
 
 from .completer import JobCompleter
 from .context import WorkerContext
 from .early_end import AbortReason
 from .executor import JobExecutor
+from .log_buffer import LogBuffer
 from .slots import JobSlots
 
 
@@ -44,6 +46,20 @@ class InstrumentedExecutor(JobExecutor):
             finally:
                 work.outcome = getattr(self, "_outcome", None)
                 work.is_handed_back = self.abort_reason is AbortReason.SHUTDOWN and work.outcome is None
+
+    def log_buffer(self) -> LogBuffer | None:
+        """The same; what the application reports is also passed to the instrumentations."""
+        buffer = super().log_buffer()
+        if buffer is not None:
+            buffer.on_progress = self._on_progress
+        return buffer
+
+    def _on_progress(self, progress: Progress) -> None:
+        for listener in self._work.progress_listeners:
+            try:
+                listener(progress)
+            except Exception as defect:
+                self._context.loop.call_soon_threadsafe(self._context.emit, ServiceError("instrumentation", defect, 0.0))
 
     def callback_url(self) -> str:
         """The same; the callback can then be linked to this attempt. From any thread."""
