@@ -238,6 +238,14 @@ async def test_a_call_of_another_service_has_no_headers_of_sentry(database: Path
     assert [name for call in provider.calls for name in call.headers if name in ("sentry-trace", "baggage")] == []
 
 
+async def test_while_spans_are_streamed_there_are_issues_and_tags(database: Path) -> None:
+    with reporting(trace_lifecycle="stream") as sent:
+        async with serving(Application().app, database, observers=[SentryObserver()]) as queue:
+            request_id = await queue.submit("GET", "/items/1?raise=1")
+            assert (await queue.response(request_id)).status_code == 500
+    assert [issue["tags"]["queue.request_id"] for issue in sent.issues] == [request_id]
+
+
 async def test_without_an_initialized_sdk_requests_stay_as_they_are(database: Path) -> None:
     assert not sentry_sdk.is_initialized()
     application = Application()

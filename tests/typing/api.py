@@ -1,7 +1,9 @@
 """The public API as strictly typed programs use it: options, operator methods, observers, errors, receivers."""
 
+import logging
 from typing import assert_type
 
+import structlog
 from fastapi import FastAPI
 from starlette.requests import Request
 
@@ -9,6 +11,8 @@ from queue_middleware import QueueMiddleware, Settings, current_job
 from queue_middleware.errors import BadRequest, NotRunning, QueueError, SettingsError, UnknownRequest
 from queue_middleware.events import Event, Finished, Observer
 from queue_middleware.jobs.counts import QueueCounts
+from queue_middleware.logging import RequestFilter, add_request
+from queue_middleware.observability.sentry import SentryObserver
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord
 
@@ -82,6 +86,7 @@ def handler() -> str | None:
     current_job.log("started", device="gpu")
     current_job.report_progress(0.5, "painting")
     assert_type(current_job.attempt, int | None)
+    assert_type(current_job.route, str | None)
     assert_type(current_job.callback_url, str | None)
     return current_job.id
 
@@ -93,3 +98,11 @@ async def receive(request: Request) -> None:
     verifier = WebhookVerifier("https://queue.example.com/fal/queue/.well-known/jwks.json")
     webhook = await verifier.verify(request.headers, await request.body())
     assert_type(webhook, VerifiedWebhook)
+
+
+# --- logs and errors
+
+stream = logging.StreamHandler()
+stream.addFilter(RequestFilter(missing="-"))
+structlog.configure(processors=[add_request, structlog.processors.JSONRenderer()])
+reporting = QueueMiddleware(FastAPI(), observers=[SentryObserver()])
