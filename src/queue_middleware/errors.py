@@ -35,6 +35,7 @@ QueueError
 ├── OutboundError                    a call to another host failed
 │   ├── OutboundRefused              the guard does not allow the address
 │   ├── OutboundUnreached            no connection was made to the host
+│   ├── OutboundTimeout              no complete response arrived in time
 │   └── OutboundBusy                 the call cannot be made right now, for a reason on this side
 │       └── OutboundShortage         out of files, memory, ports or threads
 └── VerificationError       401      a webhook that must not be trusted
@@ -270,6 +271,10 @@ class OutboundRefused(OutboundError):
 
 class OutboundUnreached(OutboundError):
     """No connection was made: the name was not resolved, the connection refused or too slow, or TLS failed."""
+
+
+class OutboundTimeout(OutboundError):
+    """A connection was made, and no complete response arrived in time."""
 
 
 class OutboundBusy(OutboundError):

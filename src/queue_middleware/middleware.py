@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .asgi.application import default_name, layers
-from .asgi.argument_checks import check_application, check_authenticate, check_nesting, check_route_of
+from .asgi.argument_checks import check_application, check_async, check_nesting, check_route_of
 from .asgi.attach import Attachment, attached_queue
 from .asgi.lifespan import run_lifespan
 from .asgi.mount import process_objects
@@ -19,6 +19,7 @@ from .asgi.replay import App
 from .events import Observer
 from .jobs.routes import RouteOf
 from .runtime.operator_methods import OperatorMethods
+from .runtime.readiness import Ready
 from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores import locate
@@ -86,6 +87,7 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
     `observers` receive every event. `authenticate` is called for each request to the queue, with a Starlette `HTTPConnection`.
     It returns the name of the client, or None for an unknown client, which gets a 401. `route_of` is called for each
     submission, with the ASGI scope of the queued call; it returns the route (docs/reference/options.md, "Routes of requests").
+    `ready` is called for each check whether this process is ready, and returns whether the application is.
     The constructor determines the name of the application and the real path of the database, and stores both in `settings`.
     It opens nothing: the queue starts with the application.
 
@@ -97,6 +99,8 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
     """
 
     app: AppT
+    identifies_clients: bool
+    """Whether `api_keys` or `authenticate` is set, so that unknown clients are refused."""
 
     def __init__(
         self,
@@ -105,12 +109,15 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
         observers: Iterable[Observer] = (),
         authenticate: Authenticate | None = None,
         route_of: RouteOf | None = None,
+        ready: Ready | None = None,
         _clock: Callable[[], float] | None = None,
         **options: Unpack[Options],
     ) -> None:
         check_application(app)
         if authenticate is not None:
-            check_authenticate(authenticate)
+            check_async("authenticate", authenticate, "authenticate(connection)")
+        if ready is not None:
+            check_async("ready", ready, "ready()")
         if route_of is not None:
             check_route_of(route_of)
         settings = Settings.load(options)
@@ -122,7 +129,9 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
         self._runtime = Runtime(
             dispatch.replay, self.settings, observers, wrapped=app, exclusive=exclusive, clock=_clock, route_of=route_of
         )
-        self._queue = Router(self._runtime, Authenticator(self.settings.api_keys, authenticate))
+        authenticator = Authenticator(self.settings.api_keys, authenticate)
+        self.identifies_clients = authenticator.required
+        self._queue = Router(self._runtime, authenticator, self._runtime.readiness(ready))
         origins = self.settings.cors_origins
         dispatch.queue = CORSMiddleware(self._queue, origins) if origins else self._queue
         self._replaced: dict[str, Any] = {}
@@ -136,6 +145,7 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
         observers: Iterable[Observer] = (),
         authenticate: Authenticate | None = None,
         route_of: RouteOf | None = None,
+        ready: Ready | None = None,
         **options: Unpack[Options],
     ) -> Self:
         """Put a queue into a FastAPI, Starlette or Quart application, and return the queue. You still serve the application.
@@ -144,7 +154,7 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
         The returned object has the operator's methods, such as `counts()`. Raises `SettingsError` for other applications.
         """
         attachment = Attachment(app)
-        queue = cls(app, observers=observers, authenticate=authenticate, route_of=route_of, **options)
+        queue = cls(app, observers=observers, authenticate=authenticate, route_of=route_of, ready=ready, **options)
         queue._dispatch.inner, queue._dispatch.outer = attachment.inside, attachment.outside
         attachment.put(queue)
         return queue

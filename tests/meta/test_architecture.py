@@ -22,7 +22,6 @@ TOP = {
     "__main__",
     "middleware",
     "errors",
-    "events",
     "logging",
     "instrumentation",
     "verify",
@@ -48,6 +47,7 @@ PACKAGES = {
     "testing",
     "cli",
     "syntax",
+    "events",
 }
 LONGEST_FILE = 300
 LONGEST_FUNCTION = 40

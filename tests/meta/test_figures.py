@@ -134,7 +134,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.LEAD_TIME, 25 * HOUR),
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
     ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", reloader.CHECK_INTERVAL, 2),
-    ("docs/reference/command.md", "time until the new key signs: `24h` at least", keyring.MIN_LEAD_TIME, DAY),
+    ("docs/reference/command.md", "time until the new key signs: 24h at least", keyring.MIN_LEAD_TIME, DAY),
     ("docs/how-to/behind-nginx.md", "a status stream sends data every 15 s", status_stream.PING, 15),
 ]
 # fmt: on

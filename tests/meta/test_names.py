@@ -28,10 +28,12 @@ ABOUT_THE_SOURCE = [
 HISTORY = ROOT / "docs/decisions/0036-packages-and-names.md"
 """Its table lists names of the past."""
 FOREIGN = frozenset({
-    "AsyncBaseTransport", "AsyncHTTPConnection", "Deployment", "Dockerfile", "FAL_RUN_HOST", "INSTALLED_APPS", "ReadWriteOnce",
-    "SECURE_DELETE", "StatefulSet", "Vary", "__class__", "_fetchers", "auto_vacuum", "callHandlers", "csrf_exempt", "httpcore",
-    "limit_conn", "proxyUrl", "proxy_ignore_headers", "proxy_read_timeout", "realtime", "requirements", "should_exit",
-    "skimage",
+    "AsyncBaseTransport", "AsyncHTTPConnection", "Deployment", "Dockerfile", "EnvironmentFile", "ExecStart", "FAL_RUN_HOST",
+    "INSTALLED_APPS", "NetworkPolicy", "OnRootMismatch", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod",
+    "SECURE_DELETE", "StatefulSet", "Vary", "__class__", "_fetchers", "auto_vacuum", "callHandlers", "csrf_exempt",
+    "depends_on", "httpcore", "lb_try_duration", "limit_conn", "livenessProbe", "proxyUrl", "proxy_ignore_headers",
+    "proxy_read_timeout", "readinessProbe", "realtime", "request_body", "requirements", "should_exit", "skimage",
+    "startupProbe",
 })  # fmt: skip
 """Identifiers of other software, which the source itself does not use."""
 VARIABLES = frozenset(f"QUEUE_{option.name.removeprefix('queue_').upper()}" for option in fields(Settings))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
+import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +13,11 @@ import msgspec
 import pytest
 
 from queue_middleware import QueueMiddleware, Settings, cli, errors
+from queue_middleware.cli import failures
+from queue_middleware.cli import reference as command_reference
+from queue_middleware.cli.exit_codes import Exit
+from queue_middleware.cli.flags import COMMON
+from queue_middleware.cli.schemas import schemas
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.receivers import fastapi, flask
 from queue_middleware.tasks.polling.config import render_poll_config
@@ -99,25 +103,32 @@ def test_every_field_of_a_poll_config_is_documented_with_its_default() -> None:
 # --- the command and the receivers
 
 
-def test_every_command_and_its_options_are_documented() -> None:
+def test_the_page_of_the_command_is_that_of_its_parser() -> None:
+    """After a change, run `python -m queue_middleware.cli.reference docs/reference`."""
+    _, mark, generated = (ROOT / "docs/reference/command.md").read_text().partition(command_reference.BEGIN)
+    assert mark
+    assert generated.strip() == command_reference.reference().strip()
+
+
+def test_the_flags_and_exit_statuses_of_every_command_are_documented() -> None:
     text = (ROOT / "docs/reference/command.md").read_text()
-    documented = dict(re.findall(r"^\| `(--\w+)(?: \w+)?` \| (`.+?`) \|", text, re.MULTILINE))
-    real: dict[str, list[str]] = {}
-    for words, parser in commands(cli.parser()):
-        assert f"| `{words}` |" in text
-        for action in parser._actions:
-            for option in set(action.option_strings) - {"-h", "--help"}:
-                real.setdefault(option, []).append(f"`{words.removeprefix('queue-middleware ')}`")
-    assert documented == {option: ", ".join(of) for option, of in real.items()}
+    assert re.findall(r"^\| `(--[\w-]+)(?: \w+)?` \|", text.partition("## Commands")[0], re.MULTILINE) == list(COMMON)
+    documented = set(map(int, re.findall(r"^\| (\d+) \|", text, re.MULTILINE)))
+    assert documented == {*Exit, failures._BROKEN_PIPE}
 
 
-def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every command that does something, by what is typed."""
-    inner = [choice for action in parser._actions if isinstance(action.choices, dict) for choice in action.choices.values()]
-    for choice in inner:
-        yield from commands(choice)
-    if not inner:
-        yield parser.prog, parser
+def test_every_command_has_the_common_flags_and_a_schema() -> None:
+    for parser in command_reference.leaves(cli.make_parser()):
+        flags = {option for action in parser._actions for option in action.option_strings}
+        assert flags >= {"--json", "--utc", "--no-input"}, parser.prog
+        assert parser.description, parser.prog
+        assert parser.prog.split(" ", 1)[1] in schemas(), parser.prog
+
+
+def test_the_published_schemas_are_those_of_the_command() -> None:
+    folder = ROOT / "docs/reference/command-schemas"
+    published = {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+    assert published == {command_reference.file_of(command): schema for command, schema in schemas().items()}
 
 
 def test_the_statuses_of_keys_on_the_page_are_the_real_ones() -> None:

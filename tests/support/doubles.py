@@ -14,7 +14,8 @@ L = TypeVar("L")
 class EventQueue:
     """An observer with which a test waits for the next event."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: frozenset[type] | None = None) -> None:
+        self.kinds = kinds
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
 
     def on_event(self, event: object) -> None:

@@ -16,7 +16,8 @@ from queue_middleware.background import (
     wait_for,
 )
 from queue_middleware.errors import StoreBusy, UnknownRequest
-from queue_middleware.events import ErrorStreak, Recovered, ServiceError
+from queue_middleware.events import Recovered, ServiceError
+from queue_middleware.events.error_streak import ErrorStreak
 from tests.support.doubles import running
 from tests.support.queue_client import eventually
 from tests.support.threads import all_threads_busy

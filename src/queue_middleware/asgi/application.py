@@ -94,6 +94,24 @@ def layers(app: object) -> Iterator[object]:
             return
 
 
+def route_paths(app: object) -> list[str]:
+    """The path templates of the application's routes, in its order, without repeats; empty if it does not list them."""
+    return list(dict.fromkeys(path for layer in layers(app) for path in _paths(layer, "")))
+
+
+def _paths(router: object, prefix: str) -> Iterator[str]:
+    routes = getattr(router, "routes", None)
+    for route in routes if isinstance(routes, list | tuple) else ():
+        path = getattr(route, "path", None)
+        included = getattr(route, "original_router", None)  # of FastAPI, which keeps an included router as one route
+        if included is not None:
+            yield from _paths(included, prefix + str(getattr(getattr(route, "include_context", None), "prefix", "")))
+        elif getattr(route, "routes", None):
+            yield from _paths(route, prefix + (path or ""))
+        elif isinstance(path, str):
+            yield prefix + path
+
+
 def _routes(router: object) -> Iterator[object]:
     routes = getattr(router, "routes", None)
     for route in routes if isinstance(routes, list | tuple) else ():

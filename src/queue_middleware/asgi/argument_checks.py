@@ -59,19 +59,18 @@ def check_route_of(route_of: object) -> None:
         raise SettingsError(f"route_of: {route_of!r} is not a plain function of one argument; write 'def route_of(scope)'")
 
 
-def check_authenticate(authenticate: object) -> None:
-    """Raise `SettingsError` for an `authenticate` that cannot be awaited."""
-    plain = authenticate
+def check_async(option: str, function: object, signature: str) -> None:
+    """Raise `SettingsError` for a function that cannot be awaited. `option` and `signature` are for the message."""
+    plain = function
     while isinstance(plain, partial):
         plain = plain.func
     if not callable(plain):
-        raise SettingsError(f"authenticate: {plain!r} is not a function; write 'async def authenticate(connection)'")
+        raise SettingsError(f"{option}: {plain!r} is not a function; write 'async def {signature}'")
     if inspect.iscoroutinefunction(plain):
         return
     if not (inspect.isfunction(plain) or inspect.ismethod(plain)):
         plain = getattr(type(plain), "__call__", plain)  # noqa: B004 - a callable object
     if (inspect.isfunction(plain) or inspect.ismethod(plain)) and not inspect.iscoroutinefunction(plain):
         raise SettingsError(
-            f"authenticate: {_kind(authenticate)} is not async; write 'async def', and call blocking code with "
-            "asyncio.to_thread"
+            f"{option}: {_kind(function)} is not async; write 'async def', and call blocking code with asyncio.to_thread"
         )

@@ -22,7 +22,13 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 
 COMMANDS: dict[str, str] = {
     "database": "the database: information, check, backup, space, schema",
+    "doctor": "look for what is wrong, and what to do about it",
     "requests": "list and inspect requests, and act on them",
+    "webhooks": "list and inspect webhooks, and deliver them again",
+    "receivers": "the health of the receivers of webhooks",
+    "pause": "hold the starts of requests",
+    "resume": "end a pause",
+    "processes": "the processes that run the queue",
     "keys": "the keys that sign webhooks",
     "listen": "receive webhooks on this machine, check and show them",
     "submit": "submit a request to a running queue, and wait for its response",
@@ -42,6 +48,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Callable[[], float] =
     name = next((word for word in given if not word.startswith("-")), None)
     chosen = make_parser([] if name is None else [name], dict(os.environ)).parse_args(given)
     command: Command = chosen.command
+    chosen.clock = clock
     try:
         return command(chosen, Terminal.of(chosen, clock)) or 0
     except (Exception, KeyboardInterrupt) as error:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Actions = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 
+COMMON = ("--json", "--utc", "--no-input", "--database")
+"""The flags of every command; commands that use no database do not have the last one."""
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 

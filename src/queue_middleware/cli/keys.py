@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=LEAD_TIME,
         metavar="TIME",
-        help="time until the new key signs, at least 24h; default 25h",
+        help="time until the new key signs: 24h at least; default 25h",
     )
     when.add_argument(
         "--compromised", action="store_true", help="the keys may have leaked: erase them; the new key signs at once"

@@ -43,11 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay", metavar="TIME", type=seconds, default=0.0, help="wait before each response, e.g. 2s")
     parser.add_argument("--body", action="store_true", help="print the body of each webhook too")
     add_key_arguments(parser)
+    parser.description = listen.__doc__
     set_command(parser, listen, database=False)
 
 
 def listen(chosen: argparse.Namespace, terminal: Terminal) -> int:
-    """Listen until Ctrl-C or SIGTERM. With `--json`, one JSON object for each webhook, each on a line of its own."""
+    """Receive webhooks, check each one, and print a line for it, until Ctrl-C or SIGTERM.
+
+    A valid webhook gets 200, the statuses of `--answer`, or the response of `--forward-to`; others get 401, or 503 if the key
+    set cannot be fetched. The samples of `trigger` are valid too, and their key set is at `/.well-known/jwks.json`. With
+    `--json`, each webhook is one JSON object on a line of its own.
+    """
     forward_to = None if chosen.forward_to is None else http_url(chosen.forward_to, "--forward-to")
     try:
         key_set = key_set_of(trigger_key())

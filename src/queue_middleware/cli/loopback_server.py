@@ -127,7 +127,7 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> Rec
 
 
 def _serialize(connection: h11.Connection, reply: Reply) -> bytes:
-    """The whole response. A request that is not valid is answered by a new state machine, because that one has failed."""
+    """The whole response. A request that is not valid needs a new state machine, because that one has failed."""
     if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
         connection = h11.Connection(h11.SERVER)
     headers = [*_HEADERS, ("content-length", str(len(reply.body))), ("content-type", reply.content_type)]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
 
 from queue_middleware.settings import Settings
 from queue_middleware.stores import Location, ReadOnlyStores, Stores, locate, open_for_reading, open_stores
 
 from .exit_codes import Unreachable
-
-T = TypeVar("T")
 
 
 def settings_of(chosen: argparse.Namespace) -> Settings:
@@ -37,7 +34,7 @@ async def reading(chosen: argparse.Namespace) -> AsyncIterator[ReadOnlyStores]:
     """
     settings = settings_of(chosen)
     existing(settings)
-    async with open_for_reading(settings) as stores:
+    async with open_for_reading(settings, _clock(chosen)) as stores:
         yield stores
 
 
@@ -49,7 +46,7 @@ async def acting(chosen: argparse.Namespace) -> AsyncIterator[Stores]:
     """
     async with reading(chosen):
         pass  # it checks the schema
-    stores = open_stores(settings_of(chosen))
+    stores = open_stores(settings_of(chosen), _clock(chosen))
     await stores.database.open()
     try:
         yield stores
@@ -57,6 +54,7 @@ async def acting(chosen: argparse.Namespace) -> AsyncIterator[Stores]:
         await stores.database.close()
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run the asynchronous part of a command."""
-    return asyncio.run(work)
+def _clock(chosen: argparse.Namespace) -> Callable[[], int] | None:
+    """The clock of the store; None for that of the system."""
+    clock: Callable[[], float] = chosen.clock
+    return None if clock is time.time else lambda: round(clock() * 1000)

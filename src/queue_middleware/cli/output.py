@@ -57,6 +57,11 @@ class Terminal:
             text = "  ".join(cells).rstrip()
             print(self.bold(text) if number == 0 else text)
 
+    def print_block(self, text: str) -> None:
+        """Print a text of several lines."""
+        for line in text.splitlines():
+            print(printable(line))
+
     def flush(self) -> None:
         """Show what was printed at once."""
         sys.stdout.flush()
@@ -106,8 +111,8 @@ def timestamp(at: int) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in two units at most, e.g. `9.4 s`, `4 min 12 s`, `3 h 5 min`, `12 d`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds) // 60
     if minutes < 60:
         rest = round(seconds) % 60
@@ -124,6 +129,11 @@ def size(count: int) -> str:
     while value >= 1024 and unit < len(_SIZES) - 1:
         value, unit = value / 1024, unit + 1
     return f"{count} B" if not unit else f"{value:.1f} {_SIZES[unit]}"
+
+
+def plural(number: int, thing: str) -> str:
+    """A number of things, e.g. `1 request`, `1,204 requests`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

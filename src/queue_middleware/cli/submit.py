@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", metavar="PATH", nargs="?", help="the path in the application, with its query, e.g. /generate?n=2"
     )
-    parser.add_argument("-X", "--method", choices=_METHODS, help="default POST")
+    parser.add_argument("-X", "--method", metavar="METHOD", choices=_METHODS, help="POST (default), GET, PUT, PATCH, DELETE")
     parser.add_argument(
         "-d", "--data", metavar="BODY", help="the body; @FILE for a file, @- for stdin; JSON unless -H says else"
     )
@@ -69,13 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write the response to this file; needs --wait or --follow")
     add_url(parser)
     add_key(parser)
+    parser.description = submit.__doc__
     set_command(parser, submit, database=False)
 
 
 def submit(chosen: argparse.Namespace, terminal: Terminal) -> int:
-    """Submit, and with `--wait`, `--follow` or `--attach` print the response. Exit status 4 if the request failed.
+    """Submit a request to the service at `--url`, and print its id; with `--wait`, `--follow` or `--attach` its response.
 
-    Ctrl-C ends the command and not the request.
+    Exit status 4 if the request failed. Ctrl-C ends the command and not the request.
     """
     submission = _submission(chosen)
     waits = chosen.wait is not None or chosen.follow or chosen.attach is not None

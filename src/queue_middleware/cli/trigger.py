@@ -23,6 +23,7 @@ from .trigger_key import key_set_of, trigger_key
 
 _TIMEOUT = 15.0
 _LONGEST_SHOWN = 1000
+_KIND_HELP = "completed, failed (the request got no response), started or progress"
 
 
 class Delivery(Struct, frozen=True):
@@ -40,7 +41,7 @@ OUTPUTS: dict[str, Any] = {"trigger": Delivery}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("kind", choices=KINDS, help="what the webhook reports; `failed` is a request that got no response")
+    parser.add_argument("kind", metavar="KIND", choices=KINDS, help=_KIND_HELP)
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument("--to", metavar="URL", help="the receiver")
     goal.add_argument("--print", action="store_true", help="print the HTTP request instead of sending it, e.g. for `verify -`")
@@ -53,11 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--secret", metavar="SECRET", action="append", default=[], help="sign with whsec_… too; repeatable")
     parser.add_argument("--no-sign", action="store_true", help="leave out all signature headers")
     parser.add_argument("--timeout", metavar="TIME", type=seconds, default=_TIMEOUT, help="wait for the response; default 15s")
+    parser.description = trigger.__doc__
     set_command(parser, trigger, database=False)
 
 
 def trigger(chosen: argparse.Namespace, terminal: Terminal) -> int:
-    """Send a sample webhook. Exit status 4 if the receiver does not accept it."""
+    """Send a sample webhook, built and signed like those of a service, but with a key of this user.
+
+    `listen` and `verify` know this key; other receivers need the key set of `--key-set`. Exit status 4 if the receiver does not
+    accept the webhook.
+    """
     pair = trigger_key()
     if chosen.key_set:
         terminal.print(key_set_of(pair).decode())

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file", metavar="FILE", help="a raw HTTP request, a dump with headers as by `curl -i`, or a HAR archive; `-` for stdin"
     )
     add_key_arguments(parser)
+    parser.description = verify.__doc__
     set_command(parser, verify, database=False)
 
 

@@ -285,3 +285,5 @@ class RescuedJob(Struct, frozen=True):
     """The attempt that was lost; 0 if none was running."""
     outcome: StoredResponse | Failure | None = None
     """The outcome of the job; None if it continues."""
+    route: str = OTHER
+    """As in `NewJob.route`, for a job whose worker was lost."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Self, TypeVar
 
-from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
+from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage, OutboundTimeout
 from queue_middleware.jobs.models import Headers
 from queue_middleware.syntax.urls import encode_url, request_target, split_plain
 
@@ -222,6 +222,6 @@ def _translate_errors(timeout: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise OutboundError(f"no response within {timeout:g} s") from None
+        raise OutboundTimeout(f"no response within {timeout:g} s") from None
     except ConnectionClosed as broken:
         raise OutboundError(str(broken)) from broken

@@ -189,6 +189,11 @@ class Lifecycle:
             raise NotRunning(self._not_running_reason, 5)
         return self._running
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been asked to stop and has not yet ended."""
+        return self._not_running_reason == STOPPING and self._running is not None
+
     def check_running(self) -> None:
         """Raise `NotRunning` with the reason if the queue accepts no requests, or not in this thread."""
         if self._not_running_reason:

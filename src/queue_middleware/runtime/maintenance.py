@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 
 from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import QueueError
-from queue_middleware.events import Emit, ErrorStreak, Event, Finished, Operated, OperatorWarning, Rescued
+from queue_middleware.events import Emit, Event, Finished, Operated, OperatorWarning, Rescued
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.audit import QUEUE, Action
 from queue_middleware.jobs.control_store import ControlStore
 from queue_middleware.jobs.outcomes import OVERDUE, WAIT_TIMED_OUT
@@ -122,7 +123,7 @@ class Maintenance:
     async def rescue(self) -> None:
         """Take over the jobs of processes that died or whose lease ran out."""
         for rescue in await self._store.rescue(running=self._running()):
-            self._emit(Rescued(rescue.request_id, rescue.state))
+            self._emit(Rescued(rescue.request_id, rescue.state, rescue.route))
             if rescue.outcome is not None:
                 self._emit(Finished.of(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
 

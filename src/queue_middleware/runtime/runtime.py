@@ -25,11 +25,16 @@ from queue_middleware.worker.starts import Submission
 from .control import QueueControl
 from .lifecycle import Lifecycle
 from .process import STOPPING
+from .readiness import Readiness, Ready
 from .status_feed import Subscription
 
 
 class Runtime(Lifecycle):
     """One queue around one application."""
+
+    def readiness(self, ready: Ready | None) -> Readiness:
+        """The health check of this queue. `ready` is that of the application."""
+        return Readiness(self, ready, self._emit)
 
     # --- requests
 

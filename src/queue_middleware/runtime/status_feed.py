@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.events import Emit
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.models import Job, JobSnapshot, JobState
 from queue_middleware.jobs.states import FINAL, IN_QUEUE
 from queue_middleware.jobs.store import JobStore, Topic

@@ -68,6 +68,13 @@ class Database(Protocol):
     def storage_error(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as of the last check; None while storing works. Does no I/O."""
 
+    @property
+    def disk_is_low(self) -> bool:
+        """Whether the free disk space is below the floor, so that nothing is accepted, as of the last check. Does no I/O."""
+
+    async def check_writable(self) -> None:
+        """Commit something, unless this process has done so in the last 10 s. Raises as every write does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -106,14 +113,15 @@ class ReadOnlyStores:
 
 
 @asynccontextmanager
-async def open_for_reading(settings: Settings) -> AsyncIterator[ReadOnlyStores]:
+async def open_for_reading(settings: Settings, clock: Callable[[], int] | None = None) -> AsyncIterator[ReadOnlyStores]:
     """The ports for reading the database that `settings.database` names, whether or not a service runs on it.
 
-    Changes and creates nothing, and delays no process that runs. Raises `StoreError` with the reason if the database cannot be
+    Changes and creates nothing, and delays no process that runs. `clock` (milliseconds since 1970) replaces that of the system
+    in tests. Raises `StoreError` with the reason if the database cannot be
     read, for instance because its schema is of another release, and `SettingsError` for a database of an unsupported kind.
     """
     location = locate(settings.database)
-    store = ReadOnlySQLiteStore(settings)
+    store = ReadOnlySQLiteStore(settings, clock)
     await store.open()
     yield ReadOnlyStores(store, store.webhooks, store.tasks, store.operations, location)
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+from queue_middleware.settings import Settings
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are copied, and the bytes in total."""
@@ -74,6 +77,26 @@ class Migration:
     after: int
 
 
+class Level(StrEnum):
+    """How serious a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, but not as well or as safely as it should."""
+    PROBLEM = "problem"
+    """It does not work, or will fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that an examination has looked at."""
+
+    level: Level
+    text: str
+    action: str | None = None
+    """What to do about it; None if there is nothing to do."""
+
+
 class DatabaseAdministration(Protocol):
     """One database that exists. Each method raises `StoreError` if it cannot be read or is not a database of this package."""
 
@@ -82,6 +105,15 @@ class DatabaseAdministration(Protocol):
 
     def check(self) -> list[str]:
         """Everything that is wrong with the file and its content, one sentence each; empty if nothing is. Reads all of it."""
+
+    def examine(self, settings: Settings, now: int) -> list[Finding]:
+        """Look at the files, the disk, the schema, the processes and the clock. Reads no content; takes milliseconds.
+
+        `now` is the present time in milliseconds since 1970.
+        """
+
+    def fix_permissions(self) -> list[Path]:
+        """Close the files of the database to other users; those that were open. Raises `MaintenanceRefused`."""
 
     def back_up(self, target: Path, progress: Progress | None = None) -> Backup:
         """Write a copy of one moment to `target`, with the keys that are beside the database. Processes may run and write.

@@ -14,7 +14,7 @@ from typing import Any
 
 from queue_middleware.background import ThreadLimiter
 from queue_middleware.errors import AlreadyEnded, BadRequest, UnknownRequest
-from queue_middleware.events import Emit, Finished, TaskProgress
+from queue_middleware.events import Emit, Finished, ResultReceived, TaskProgress
 from queue_middleware.instrumentation import CallbackWork, Instruments
 from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredResponse
 from queue_middleware.jobs.states import FINAL
@@ -108,6 +108,7 @@ class CallbackHandler:
     async def _resolve(self, job: PendingJob, source: CompletionSource, body: bytes, failure: Failure | None) -> None:
         response = StoredResponse(200, _JSON, body)
         outcome = await self._store.resolve(job.key, source, ExternalResult(response, failure))
+        self._emit(ResultReceived(job.request_id, source, outcome))
         if outcome is ResolveOutcome.TOO_LATE:
             raise AlreadyEnded(_ALREADY_ENDED)
         if outcome is ResolveOutcome.ENDED:

@@ -14,6 +14,7 @@ from queue_middleware.webhooks.formats.user_agent import VERSION
 
 from .asyncqueue.operations import task_operations
 from .fal.routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUEST_SUFFIXES, Operation
+from .ops.operations import ops_operations
 
 _SUBMIT_OPTIONS = (
     "fal_webhook", "fal_webhook_events", "fal_callback_timeout", "fal_max_queue_length", "start_timeout", "timeout", "priority",
@@ -99,7 +100,7 @@ def _rest(needs_authentication: bool, accepts_keys: bool, max_wait: float) -> st
     if not accepts_keys:
         del document["components"]["securitySchemes"]
     document["paths"] = {**closed, **opened}
-    for path, item in (*tasks_closed.items(), *tasks_open.items()):
+    for path, item in (*tasks_closed.items(), *tasks_open.items(), *ops_operations().items()):
         document["paths"].setdefault(path, {}).update(item)
     return json.dumps(document).removeprefix("{")
 

@@ -142,6 +142,8 @@ class Endpoint(NamedTuple):
     """Whether it changes something, so that pages of other sites must not make a browser send it."""
     is_public: bool
     """Whether it is served without authentication."""
+    needs_queue: bool = True
+    """Whether it is served only while the queue runs."""
 
 
 class BodyReader:

@@ -17,6 +17,7 @@ from queue_middleware.asgi.headers import read_headers
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import Headers
+from queue_middleware.runtime.readiness import Readiness
 from queue_middleware.runtime.runtime import Runtime
 
 from . import openapi
@@ -24,6 +25,8 @@ from .asyncqueue.endpoints import PREFIX, TaskEndpoints
 from .auth import Authenticator
 from .cross_site import CrossSiteCheck
 from .fal.endpoints import FalEndpoints
+from .ops.endpoints import OpsEndpoints
+from .ops.routes import is_ops_path
 from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
 from .urls import SplitPath, split_path
 from .waiting import WaitingRequests
@@ -64,7 +67,7 @@ class Match(NamedTuple):
 class Router:
     """Everything below the prefix, and all paths of the hosts that belong to the queue."""
 
-    def __init__(self, runtime: Runtime, access: Authenticator) -> None:
+    def __init__(self, runtime: Runtime, access: Authenticator, readiness: Readiness) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._access = access
@@ -78,7 +81,10 @@ class Router:
         waiting = WaitingRequests(runtime)
         self._fal = FalEndpoints(runtime, bodies, waiting, document)
         """Serves what no row of the table accepts."""
-        self._mounts = (EndpointMount(_is_task_path, TaskEndpoints(runtime, bodies, waiting)),)
+        self._mounts = (
+            EndpointMount(_is_task_path, TaskEndpoints(runtime, bodies, waiting)),
+            EndpointMount(_is_ops_path, OpsEndpoints(readiness)),
+        )
         self._matches: dict[tuple[str, str, str, bytes | None], Match] = {}
         """What `FalEndpoints.match` has found, by method and path. Task paths are not in it: they may contain secrets."""
 
@@ -96,7 +102,8 @@ class Router:
                 request.headers = headers = read_headers(scope["headers"], self._is_set_by_proxies)
                 if headers.is_from_browser:
                     self._cross_site.check(scope)
-            self._runtime.check_running()
+            if endpoint.needs_queue:
+                self._runtime.check_running()
             if self._access.required and not endpoint.is_public:
                 request.identity = await self._access.authenticate(scope)
             await endpoint.serve(request)
@@ -124,6 +131,10 @@ class Router:
             if mount.accepts(path):
                 return mount.endpoints
         return self._fal
+
+
+def _is_ops_path(path: SplitPath) -> bool:
+    return is_ops_path(path.rest) and not path.at_host
 
 
 def _is_task_path(path: SplitPath) -> bool:

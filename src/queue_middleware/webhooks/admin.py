@@ -10,7 +10,7 @@ from msgspec.json import encode
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.events import Emit, Operated, Redelivered
-from queue_middleware.jobs.audit import Action
+from queue_middleware.jobs.audit import Action, checked_operator
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.syntax.hosts import canonical_authority
 from queue_middleware.syntax.times import milliseconds_of
@@ -69,11 +69,11 @@ class WebhookAdmin:
 
     async def redeliver(self, criteria: DeliveryFilter, operator: str = APPLICATION) -> int:
         """Deliver again what `selected` selects, each with its whole schedule, and record it. Returns how many."""
-        return await self.redeliver_batches(self.selected(criteria), operator, _target_of(criteria))
+        return await self.redeliver_batches(self.selected(criteria), operator, target_of(criteria))
 
     async def redeliver_batches(self, batches: AsyncIterable[list[int]], operator: str, target: str) -> int:
-        """Deliver these webhooks again, each batch in one transaction. `target` is recorded."""
-        count = 0
+        """Deliver these webhooks again, each batch in one transaction. `target` is recorded. Raises `BadRequest`."""
+        operator, count = checked_operator(operator), 0
         async for ids in batches:
             count += await self._outbox.redeliver(ids)
         if count:
@@ -84,7 +84,7 @@ class WebhookAdmin:
 
     async def probe(self, host: str, operator: str = APPLICATION) -> int:
         """Send a webhook now for each open circuit of the host. Returns how many."""
-        host = canonical_authority(host)
+        operator, host = checked_operator(operator), canonical_authority(host)
         count = await self._outbox.probe(host)
         if count:
             await self._record(operator, Action.PROBE, host, count)
@@ -109,7 +109,7 @@ class WebhookAdmin:
             yield [one.id for one in records if one.kind is WebhookKind.COMPLETED or criteria.delivery_id is not None]
 
 
-def _target_of(criteria: DeliveryFilter) -> str:
+def target_of(criteria: DeliveryFilter) -> str:
     """What is recorded about a selection: the id of a webhook or a request, else the conditions that are set."""
     if criteria.delivery_id is not None:
         return str(criteria.delivery_id)

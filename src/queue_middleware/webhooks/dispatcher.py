@@ -12,7 +12,8 @@ from functools import partial
 from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, QueueError
-from queue_middleware.events import Emit, ErrorStreak, ServiceError
+from queue_middleware.events import Emit, ServiceError
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.instrumentation import Instruments
 from queue_middleware.jobs.models import Claim, JobResult, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
@@ -25,7 +26,7 @@ from .instrumented import post_inside
 from .message import MessageBuilder
 from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, receiver_host
 from .reporting import report_attempt
-from .retry import AttemptDecision, decide_error, decide_response
+from .retry import AttemptDecision, FailureCause, decide_error, decide_response
 from .store import WebhookStore
 
 LIMIT = 256
@@ -186,9 +187,9 @@ class Dispatcher:
         if self._full or host in self._limited_hosts or not self._slots.has_room(flow, host):
             return None
         token = secrets.randbits(63)
-        health = ReceiverHealth.HEALTHY
+        health, now = ReceiverHealth.HEALTHY, int(self._clock() * 1000)
         delivery = DeliveryClaim(
-            0, token, url, host, 1, claim.key, claim.request_id, health=health, flow=flow, trace=claim.trace
+            0, token, url, host, 1, claim.key, claim.request_id, health=health, flow=flow, trace=claim.trace, since=now
         )
         self._slots.take(delivery)
         return delivery
@@ -243,7 +244,7 @@ class Dispatcher:
             else:
                 response = await post_inside(self._instruments, self._outbound, delivery, headers, body)
         except ResultExpired:
-            return None, AttemptDecision(error="the result is no longer stored")
+            return None, AttemptDecision(error="the result is no longer stored", cause=FailureCause.NOT_SENT)
         except OutboundBusy:
             raise
         except Exception as error:
@@ -278,7 +279,7 @@ class Dispatcher:
             )
         )
         if settled:
-            report_attempt(self._emit, delivery, attempt, decision.retry_in, settled)
+            report_attempt(self._emit, delivery, attempt, decision, settled)
 
 
 def _default_limit() -> int:

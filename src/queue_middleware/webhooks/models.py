@@ -97,6 +97,8 @@ class DeliveryClaim(Struct, frozen=True):
     """The webhooks of one submitter to one host, which share attempts with other flows."""
     trace: str | None = None
     """`Claim.trace`, if the delivery was claimed in the transaction that completed the job."""
+    since: int = 0
+    """As in `DeliveryRecord.since`."""
 
     @property
     def webhook_id(self) -> str:

@@ -6,21 +6,23 @@ from queue_middleware.events import CircuitClosed, CircuitOpened, Delivered, Del
 
 from .fairness import submitter_of_flow
 from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, Settled
-from .retry import error_for_status
+from .retry import AttemptDecision, FailureCause, error_for_status
 
 
 def report_attempt(
-    emit: Emit, delivery: DeliveryClaim, attempt: DeliveryAttempt, retry_in: float | None, settled: Settled
+    emit: Emit, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision, settled: Settled
 ) -> None:
-    """Emit how the attempt ended, and what followed from it. `retry_in`: seconds until the next one, if there is one."""
+    """Emit how the attempt ended, and what followed from it."""
     ids = delivery.id, delivery.request_id, delivery.kind, delivery.host, delivery.attempt
     if attempt.error is None:
-        emit(Delivered(*ids, attempt.status, attempt.duration))
+        lag = max(0.0, (attempt.at - delivery.since) / 1000) + attempt.duration
+        emit(Delivered(*ids, attempt.status, attempt.duration, lag))
     else:
         error = _without_redirect_target(attempt.status, attempt.error)
         # A superseded event is not tried again, and nothing is lost.
-        emit(DeliveryFailed(*ids, attempt.status, error, attempt.duration, None if settled.superseded else retry_in))
-        if retry_in is None:
+        retry_in = None if settled.superseded else decision.retry_in
+        emit(DeliveryFailed(*ids, attempt.status, decision.cause or FailureCause.NOT_SENT, error, attempt.duration, retry_in))
+        if decision.retry_in is None:
             emit(DeliveryDead(*ids, error))
     for other in settled.given_up:
         error = "its host has been failing for as long as the whole schedule takes"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from urllib.parse import urljoin, urlsplit
 
 from queue_middleware.backoff import retry_after, scheduled
-from queue_middleware.errors import OutboundError, OutboundRefused, OutboundUnreached
+from queue_middleware.errors import OutboundError, OutboundRefused, OutboundTimeout, OutboundUnreached
 from queue_middleware.jobs.models import Headers
 from queue_middleware.jobs.struct import Struct
 
@@ -17,6 +18,18 @@ MAX_REFUSALS = 3
 _MAX_LOCATION = 300
 
 
+class FailureCause(StrEnum):
+    """Why a delivery attempt has failed, for metrics and logs."""
+
+    RESPONSE = "response"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    REFUSED = "refused"
+    """By the outbound guard."""
+    NOT_SENT = "not_sent"
+    """For another reason, for instance because the result is no longer stored."""
+
+
 class AttemptDecision(Struct, frozen=True):
     """How an attempt ended, and when the next one is."""
 
@@ -26,16 +39,20 @@ class AttemptDecision(Struct, frozen=True):
     """Seconds until the next attempt; None if there is none."""
     outcome: AttemptOutcome | None = None
     """What the attempt shows about the receiver; None if it shows nothing."""
+    cause: FailureCause | None = None
+    """Why it has failed; None if it has not."""
 
 
 def decide_response(
     status: int, headers: Headers, seconds: float, *, url: str, tries: int, schedule: tuple[float, ...], now: float
 ) -> AttemptDecision:
     """After a response to attempt number `tries`, which took so many seconds. `now` is in Unix seconds."""
+    error = error_for_status(status, headers, url)
     return AttemptDecision(
-        error=error_for_status(status, headers, url),
+        error=error,
         retry_in=retry_delay(status, headers, tries, schedule, now),
         outcome=attempt_outcome(status, seconds),
+        cause=None if error is None else FailureCause.RESPONSE,
     )
 
 
@@ -45,13 +62,14 @@ def decide_error(error: Exception, tries: int, schedule: tuple[float, ...]) -> A
     match error:
         case OutboundRefused():  # shows nothing about the receiver
             is_last = error.is_final or tries >= MAX_REFUSALS
-            return AttemptDecision(error.detail, None if is_last else wait)
+            return AttemptDecision(error.detail, None if is_last else wait, cause=FailureCause.REFUSED)
         case OutboundUnreached():
-            return AttemptDecision(error.detail, wait, AttemptOutcome.UNREACHED)
+            return AttemptDecision(error.detail, wait, AttemptOutcome.UNREACHED, FailureCause.CONNECTION)
         case OutboundError():
-            return AttemptDecision(error.detail, wait, AttemptOutcome.FAILED)
+            cause = FailureCause.TIMEOUT if isinstance(error, OutboundTimeout) else FailureCause.CONNECTION
+            return AttemptDecision(error.detail, wait, AttemptOutcome.FAILED, cause)
         case _:
-            return AttemptDecision(f"not sent: {type(error).__name__}", wait)
+            return AttemptDecision(f"not sent: {type(error).__name__}", wait, cause=FailureCause.NOT_SENT)
 
 
 def error_for_status(status: int, headers: Headers = (), url: str = "") -> str | None:

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 from queue_middleware.asgi.replay import App
 from queue_middleware.background import retry_on_outage
 from queue_middleware.errors import QueueError
-from queue_middleware.events import AttemptStarted, Emit, ErrorStreak, Finished, is_observed
+from queue_middleware.events import AttemptStarted, Emit, Finished, is_observed
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings

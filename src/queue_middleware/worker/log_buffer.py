@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from queue_middleware.errors import StoreBusy, Unavailable
-from queue_middleware.events import Emit, ErrorStreak, ServiceError
+from queue_middleware.events import Emit, ServiceError
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.log_lines import LogLine, dropped_line, line_size, progress_line
 from queue_middleware.jobs.models import Claim, Progress
 from queue_middleware.jobs.store import JobStore

@@ -11,7 +11,8 @@ from typing import Any
 
 from queue_middleware.asgi.replay import App
 from queue_middleware.background import LONGEST_WAIT, OUTAGE_PAUSE
-from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.events import Emit
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.instrumentation import Instruments
 from queue_middleware.jobs.models import Claim, NewJob
 from queue_middleware.jobs.processes import SlotUse

@@ -9,14 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount, Route
 
 from queue_middleware import QueueMiddleware
-from queue_middleware.asgi.application import FALLBACK, default_name, layers
+from queue_middleware.asgi.application import FALLBACK, default_name, layers, route_paths
 
 CODE = """
 from queue_middleware.asgi.application import default_name
@@ -122,3 +122,22 @@ def test_the_option_overrides_the_detected_name(endpoints: Any, monkeypatch: pyt
     monkeypatch.setenv("QUEUE_NAME", "shop")
     assert QueueMiddleware(Starlette()).settings.name == "shop"
     assert QueueMiddleware(Starlette(), name="other").settings.name == "other"
+
+
+async def respond(*_: Any) -> None:
+    """An endpoint, or an application."""
+
+
+def test_the_paths_of_all_routes_are_listed() -> None:
+    inner, outer = APIRouter(), APIRouter(prefix="/outer")
+    inner.add_api_route("/inner/{id}", respond)
+    outer.add_api_route("/here", respond)
+    outer.include_router(inner, prefix="/more")
+    app = FastAPI(openapi_url=None)
+    app.include_router(outer, prefix="/v1")
+    app.mount("/mounted", Starlette(routes=[Route("/a", respond), Route("/a", respond, methods=["POST"])]))
+    app.mount("/files", respond)
+    paths = ["/v1/outer/here", "/v1/outer/more/inner/{id}", "/mounted/a", "/files"]
+    assert route_paths(app) == paths
+    assert route_paths(QueueMiddleware(app)) == paths
+    assert route_paths(respond) == []

@@ -149,6 +149,13 @@ def test_a_blocking_authenticate_is_refused(authenticate: Any) -> None:
         QueueMiddleware(asgi, authenticate=authenticate)
 
 
+def test_a_ready_that_cannot_be_awaited_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"ready: .* is not async; write 'async def'"):
+        QueueMiddleware(asgi, ready=lambda: True)  # type: ignore[arg-type,return-value]
+    with pytest.raises(SettingsError, match=r"ready: True is not a function; write 'async def ready\(\)'"):
+        QueueMiddleware(asgi, ready=True)  # type: ignore[arg-type]
+
+
 def test_an_authenticate_that_is_not_callable_is_refused() -> None:
     with pytest.raises(SettingsError, match="authenticate: 'alice' is not a function"):
         QueueMiddleware(asgi, authenticate="alice")  # type: ignore[arg-type]

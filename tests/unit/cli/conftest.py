@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import jsonschema_rs
 import pytest
 
 from queue_middleware.cli import main
+from queue_middleware.cli.schemas import schemas
 from queue_middleware.settings import Settings
 from queue_middleware.stores import Stores, open_stores
 
@@ -48,8 +50,12 @@ class OperatorTerminal:
         return status, out
 
     def json(self, *arguments: str) -> Any:
-        """Run a command with `--json` and return its document."""
-        return json.loads(self.run_any(*arguments, "--json")[1])
+        """Run a command with `--json` and return its document, which must be as its published schema says."""
+        document = json.loads(self.run_any(*arguments, "--json")[1])
+        published = schemas()
+        (schema,) = [published[one] for one in {arguments[0], " ".join(arguments[:2])} if one in published]
+        jsonschema_rs.validate(schema, document)
+        return document
 
     def in_queue(self, work: Callable[[Stores], Coroutine[Any, Any, T]], **options: Any) -> T:
         """Do something as a service on the database, which ends after it. Its time is `now`."""

@@ -18,7 +18,7 @@ async def fill(stores) -> dict[str, str]:
     for name in ("completed", "crashed", "failed", "cancelled", "released", "queued"):
         request = make_request(
             raw_path=b"/items/7",
-            query=b"key=" + SECRET.encode(),
+            query=SECRET.encode(),
             headers=((b"authorization", SECRET.encode()), (b"content-type", b"text/plain")),
             body=SECRET.encode(),
         )
@@ -134,9 +134,10 @@ def test_secrets_are_printed_only_with_reveal(terminal, ids):
         status, printed = terminal.run_any("requests", *arguments)
         assert status == 0
         assert SECRET not in printed + terminal.error
-    assert terminal.json("requests", "show", queued, "--request")["stored_request"]["query"] == "key=[redacted]"
+    stored = terminal.json("requests", "show", queued, "--request")["stored_request"]
+    assert (stored["path"], stored["query"], stored["headers"][0]) == (None, None, ["authorization", "[redacted]"])
     shown = terminal.run("requests", "show", queued, "--request", "--reveal")
-    assert f"/items/7?key={SECRET}" in shown
+    assert f"/items/7?{SECRET}" in shown
     assert f"authorization: {SECRET}" in shown
     assert shown.endswith(f"{SECRET}\n")
 

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreBusy
-from queue_middleware.events import ErrorStreak, Operated, OperatorWarning, Recovered, Rescued, ServiceError, Stopped
+from queue_middleware.events import Operated, OperatorWarning, Recovered, Rescued, ServiceError, Stopped
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import JobState
 from queue_middleware.observability.event_log import LoggingObserver
@@ -113,7 +114,7 @@ def test_observers_receive_each_failure_and_one_recovery() -> None:
 def test_a_rescued_job_is_logged_as_queued_again(caplog: pytest.LogCaptureFixture) -> None:
     journal = LoggingObserver()
     for state in (JobState.DELAYED, JobState.FAILED):
-        journal.on_event(Rescued("one", state))
+        journal.on_event(Rescued("one", state, "/work"))
     assert caplog.messages == [
         "one: the process that ran it was lost; the request runs again soon",
         "one: the process that ran it was lost; now failed",

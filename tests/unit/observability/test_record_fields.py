@@ -55,27 +55,45 @@ TABLE: list[tuple[Event, dict[str, Any]]] = [
         {"queue_event": "finished", **ATTEMPT, "status": None, "error": "request_timeout", "seconds": 0.5},
     ),
     (events.ClaimLost(**ATTEMPT), {"queue_event": "claim_lost", **ATTEMPT}),
-    (events.Rescued("r", JobState.FAILED), {"queue_event": "rescued", "request_id": "r", "state": "failed"}),
+    (
+        events.Rescued("r", JobState.FAILED, "/work"),
+        {"queue_event": "rescued", "request_id": "r", "state": "failed", "route": "/work"},
+    ),
     (
         events.ApplicationError(**ATTEMPT, error=ERROR),
         {"queue_event": "application_error", **ATTEMPT, "error": "ValueError"},
     ),
     (events.SlotStuck(**ATTEMPT, duration=9.0), {"queue_event": "slot_stuck", **ATTEMPT, "seconds": 9.0}),
     (
-        events.Polled("r", 2, "text of the provider", 5.0),
-        {"queue_event": "polled", "request_id": "r", "number": 2, "next_in": 5.0},
+        events.Polled("r", 2, "fal", "text of the provider", 5.0),
+        {"queue_event": "polled", "request_id": "r", "number": 2, "provider": "fal", "next_in": 5.0},
     ),
     (
-        events.PollFailed("r", 2, "status 500", 5.0),
-        {"queue_event": "poll_failed", "request_id": "r", "number": 2, "error": "status 500", "retry_in": 5.0},
+        events.PollFailed("r", 2, None, "status 500", 5.0),
+        {
+            "queue_event": "poll_failed",
+            "request_id": "r",
+            "number": 2,
+            "provider": None,
+            "error": "status 500",
+            "retry_in": 5.0,
+        },
     ),
-    (events.Delivered(*SENT, 200, 0.25), {"queue_event": "delivered", **DELIVERY, "status": 200, "seconds": 0.25}),
     (
-        events.DeliveryFailed(*SENT, None, "no response", 0.25, None),
+        events.ResultReceived("r", "callback", "ended"),
+        {"queue_event": "result_received", "request_id": "r", "channel": "callback", "outcome": "ended"},
+    ),
+    (
+        events.Delivered(*SENT, 200, 0.25, 3.0),
+        {"queue_event": "delivered", **DELIVERY, "status": 200, "seconds": 0.25, "lag": 3.0},
+    ),
+    (
+        events.DeliveryFailed(*SENT, None, "timeout", "no response", 0.25, None),
         {
             "queue_event": "delivery_failed",
             **DELIVERY,
             "status": None,
+            "cause": "timeout",
             "error": "no response",
             "seconds": 0.25,
             "retry_in": None,
@@ -150,7 +168,7 @@ def test_a_failed_observer_is_logged_with_a_name(caplog: pytest.LogCaptureFixtur
 
 
 def test_every_call_of_the_queues_logger_names_its_record() -> None:
-    sources = Path(events.__file__).parent.rglob("*.py")
+    sources = Path(events.__file__).parents[1].rglob("*.py")
     calls = [
         (source.name, call)
         for source in sources

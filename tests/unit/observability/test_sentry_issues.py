@@ -46,7 +46,12 @@ def raised(error: Exception) -> Exception:
          {"queue.request_id": "r", "queue.attempt": "3"}),
         (events.CircuitOpened("receiver.test", 60.0, "account"), "warning", ["circuit_opened", "receiver.test"], {}),
         (events.SlotStuck(**ATTEMPT, duration=9.0), "warning", ["slot_stuck", "/items/{id}"], TAGS),
-        (events.Rescued("r", JobState.FAILED), "error", ["rescued"], {"queue.request_id": "r"}),
+        (
+        events.Rescued("r", JobState.FAILED, "/items/{id}"),
+        "error",
+        ["rescued"],
+        {"queue.request_id": "r", "queue.route": "/items/{id}"},
+    ),
     ],
 )  # fmt: skip
 def test_what_an_operator_has_to_know_is_an_issue(
@@ -70,7 +75,7 @@ def test_other_events_are_no_issues(sent: Sent) -> None:
     for event, _ in TABLE:
         if type(event) not in {*reported, events.Rescued}:
             emit(event)
-    emit(events.Rescued("r", JobState.DELAYED))
+    emit(events.Rescued("r", JobState.DELAYED, "/items/{id}"))
     assert sent.events == []
     assert observer.kinds == {*reported, events.Rescued, events.Recovered}
     assert observer.kinds < set(get_args(Event))

@@ -55,13 +55,13 @@ async def test_a_new_warning_is_emitted_while_the_queue_runs() -> None:
 
 async def test_a_job_that_fails_with_its_process_emits_finished() -> None:
     async def rescue(*, running: Collection[int]) -> list[RescuedJob]:
-        return [RescuedJob("one", JobState.DELAYED, 1), RescuedJob("other", JobState.FAILED, 3, LOST)]
+        return [RescuedJob("one", JobState.DELAYED, 1, None, "/work"), RescuedJob("other", JobState.FAILED, 3, LOST)]
 
     maintenance, events = make_maintenance(SimpleNamespace(rescue=rescue))
     await maintenance.rescue()
     assert events == [
-        Rescued("one", JobState.DELAYED),
-        Rescued("other", JobState.FAILED),
+        Rescued("one", JobState.DELAYED, "/work"),
+        Rescued("other", JobState.FAILED, "other"),
         Finished.of("other", 3, LOST, 0.0),
     ]
 

@@ -13,6 +13,7 @@ from queue_middleware import errors
 from queue_middleware.jobs.failures import STATUS, error_type, failure_body
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import ErrorType, Failure, Job, JobResult, JobState, Progress
+from queue_middleware.runtime.readiness import Reason
 from queue_middleware.tasks import representation
 from queue_middleware.tasks.models import TaskPage, TaskStatus
 from queue_middleware.tasks.polling.config import render_poll_config
@@ -24,6 +25,7 @@ from queue_middleware.web.fal.logs import entries_json
 from queue_middleware.web.fal.responses import Links, error_response
 from queue_middleware.web.fal.routes import METHODS, Operation, find_route
 from queue_middleware.web.openapi import document
+from queue_middleware.web.ops.routes import PATHS
 from queue_middleware.webhooks.formats.fal import webhook_body
 from queue_middleware.webhooks.signing.keyring import jwks
 from queue_middleware.webhooks.signing.keys import KeyPair
@@ -36,7 +38,8 @@ LINKS = Links("https://api.example.com/fal/queue")
 DOCUMENT: dict[str, Any] = json.loads(document(LINKS.base))
 NAMES = {"request_id": ID, "path": "generate", "owner": "acme", "alias": "pictures"}
 IDS = {"task_id": ID, "callback_id": "abc", "signal_token": "abc"}
-FAL = {path: item for path, item in DOCUMENT["paths"].items() if not path.startswith("/v1/")}
+OPS = {path: item for path, item in DOCUMENT["paths"].items() if path in PATHS}
+FAL = {path: item for path, item in DOCUMENT["paths"].items() if not path.startswith("/v1/") and path not in OPS}
 TASKS = {path: item for path, item in DOCUMENT["paths"].items() if path.startswith("/v1/")}
 
 
@@ -81,6 +84,12 @@ def test_every_route_of_tasks_has_its_operation() -> None:
     assert sorted(found) == sorted(TaskOperation)
 
 
+def test_every_health_route_has_its_operation() -> None:
+    assert {path: list(item) for path, item in OPS.items()} == {path: ["get"] for path in PATHS}
+    reasons = DOCUMENT["components"]["schemas"]["NotReady"]["properties"]["because"]["items"]["enum"]
+    assert reasons == list(Reason)
+
+
 def test_every_operation_of_fal_has_all_its_methods() -> None:
     found = {path: set(item) for path, item in FAL.items()}
     for path, methods in found.items():
@@ -109,6 +118,7 @@ def test_operations_that_need_a_key_declare_it_if_keys_are_configured() -> None:
     open_paths = {
         "/.well-known/jwks.json",
         "/openapi.json",
+        *PATHS,
         "/v1/providers",
         "/v1/callbacks/{callback_id}",
         "/v1/signals/{signal_token}",

@@ -1,4 +1,8 @@
-"""`queue-middleware requests`: list and inspect requests, and act on them."""
+"""`queue-middleware requests`: list and inspect requests, and act on them.
+
+May import: what `cli` may import, and the modules of `cli`.
+Begin with `add_arguments`, then `listing`.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from urllib.parse import parse_qsl
 
 from queue_middleware.cli.output import Terminal, printable, size
 from queue_middleware.jobs.models import Headers, JobResult, StoredRequest
@@ -18,9 +17,9 @@ class Message(Struct, frozen=True):
     method: str | None
     """None for a response."""
     path: str | None
-    """Percent-encoded. None for a response."""
+    """Percent-encoded. None for a response, and without `--reveal`."""
     query: str | None
-    """Without `--reveal` only the names of the parameters. None for a response."""
+    """None as for `path`."""
     status: int | None
     """None for a request."""
     headers: list[tuple[str, str]]
@@ -35,14 +34,11 @@ class Message(Struct, frozen=True):
 
 def request_message(request: StoredRequest, *, reveal: bool) -> Message:
     """The stored request."""
-    query = request.query.decode("latin-1")
-    if not reveal:
-        query = "&".join(f"{name}={REDACTED}" for name, _ in parse_qsl(query, keep_blank_values=True))
     text, encoded = _body(request.body) if reveal else (None, None)
     return Message(
         request.method,
-        request.raw_path.decode("latin-1"),
-        query,
+        request.raw_path.decode("latin-1") if reveal else None,
+        request.query.decode("latin-1") if reveal else None,
         None,
         _headers(request.headers, reveal=reveal),
         len(request.body),
@@ -65,15 +61,14 @@ def print_message(message: Message, terminal: Terminal) -> None:
     """Print it as HTTP/1.1 would send it."""
     if message.method is not None:
         query = f"?{message.query}" if message.query else ""
-        terminal.print(printable(f"{message.method} {message.path}{query}"))
+        terminal.print(printable(f"{message.method} {message.path or REDACTED}{query}"))
     else:
         terminal.print(f"HTTP {message.status}")
     for name, value in message.headers:
         terminal.print(printable(f"{name}: {value}"))
     terminal.print()
     if message.body is not None:
-        for line in message.body.splitlines():
-            terminal.print(printable(line))
+        terminal.print_block(message.body)
     elif message.body_base64 is not None:
         terminal.note(f"the body, {size(message.size)}, is not text; --json has it in base64")
     else:

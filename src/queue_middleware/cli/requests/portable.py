@@ -28,6 +28,7 @@ from queue_middleware.syntax.secret_names import REDACTED, is_secret_name
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00\r\n]*")
+_ENCODED = re.compile(r"[^\x00-\x20\x7f]*")
 
 
 class Connection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,8 +151,8 @@ def new_job(line: PortableRequest) -> NewJob:
     request = StoredRequest(
         _checked("method", line.method, _TOKEN),
         line.connection.root_path,
-        _latin("path", line.path),
-        _latin("query", line.query),
+        _latin("path", _checked("path", line.path, _ENCODED)),
+        _latin("query", _checked("query", line.query, _ENCODED)),
         _headers(line.headers),
         line.connection.client,
         line.connection.server,

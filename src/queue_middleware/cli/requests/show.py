@@ -68,7 +68,7 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
     parser.add_argument("--logs", action="store_true", help="its log too")
     parser.add_argument("--request", action="store_true", help="the stored request too, without its secrets")
     parser.add_argument("--response", action="store_true", help="the stored response too, without its secrets")
-    parser.add_argument("--reveal", action="store_true", help="with --request: body, query and all headers")
+    parser.add_argument("--reveal", action="store_true", help="with --request: path, query, body and all headers")
     parser.add_argument("--exit-status", action="store_true", help="exit with 4 if the request has failed")
 
 

@@ -127,9 +127,9 @@ def _start_deliveries(
     return [
         DeliveryClaim(
             delivery_id, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), number, data,
-            _health(due_flows[flow]), flow,
+            _health(due_flows[flow]), flow, since,
         )
-        for _, delivery_id, token, url, host, attempt, spent, kind, number, data, flow, key, tail in rows
+        for _, delivery_id, token, url, host, attempt, spent, kind, number, data, flow, since, key, tail in rows
     ]  # fmt: skip
 
 

@@ -26,6 +26,12 @@ def put(transaction: Transaction, batch: Sequence[ProcessRecord]) -> list[None]:
     return [None] * len(batch)
 
 
+def beat(transaction: Transaction, batch: Sequence[None]) -> list[None]:
+    """Write something, to show that the database can be written."""
+    transaction.change("update_heartbeat", (transaction.boot_time,))
+    return [None] * len(batch)
+
+
 def _row_of(record: ProcessRecord) -> dict[str, str | int]:
     """The parameters of the block `put_process`."""
     return msgspec.structs.asdict(record)

@@ -51,6 +51,7 @@ class _RunningJob(NamedTuple):
     fails_on_crash: int
     started_at: int
     owner: str
+    route: int
 
     @property
     def policy(self) -> RetryPolicy:
@@ -61,8 +62,11 @@ class _RunningJob(NamedTuple):
         """Whether no attempt is left if this one is lost."""
         return not attempts_left(self.attempt, RetryCause.CONNECTION_ERROR, self.policy)
 
-    def rescued_as(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> RescuedJob:
-        return RescuedJob(format_request_id(self.key, self.tail), state, self.attempt, outcome)
+    def rescued_as(
+        self, transaction: Transaction, state: JobState, outcome: StoredResponse | Failure | None = None
+    ) -> RescuedJob:
+        route = transaction.routes.template(transaction, self.route)
+        return RescuedJob(format_request_id(self.key, self.tail), state, self.attempt, outcome, route)
 
 
 def _running_job(transaction: Transaction, claim: Claim) -> _RunningJob | None:
@@ -176,14 +180,14 @@ def _lose(transaction: Transaction, job: _RunningJob, reason: LossReason) -> Res
         _finish(transaction, job, outcome)
     if outcome is not None:
         transaction.change("clear_token", (job.key,))
-        return job.rescued_as(end_of(outcome).state, outcome)
+        return job.rescued_as(transaction, end_of(outcome).state, outcome)
     transaction.change("insert_suspect", (job.key, reason))
     transaction.change("delete_release_count", (job.key,))
     delay = exponential(job.attempt)
     max_attempts = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
     line = loss_line(transaction.now, job.attempt, max_attempts, reason, delay)
     _requeue(transaction, job, _in_milliseconds(delay), line, reason_of_loss(reason))
-    return job.rescued_as(JobState.DELAYED)
+    return job.rescued_as(transaction, JobState.DELAYED)
 
 
 # --- shared

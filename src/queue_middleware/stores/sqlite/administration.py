@@ -10,9 +10,10 @@ from pathlib import Path
 
 from queue_middleware.errors import MaintenanceRefused, StoreError
 from queue_middleware.jobs.ids import SEQUENCE_BITS
-from queue_middleware.stores.administration import Backup, Compaction, DatabaseInfo, Migration, Progress
+from queue_middleware.settings import Settings
+from queue_middleware.stores.administration import Backup, Compaction, DatabaseInfo, Finding, Level, Migration, Progress
 
-from . import checks
+from . import checks, examination
 from .backup import back_up
 from .connection import open_connection
 from .location import database_path
@@ -76,6 +77,20 @@ class SQLiteAdministration:
                 return checks.problems(connection)
             except sqlite3.DatabaseError as error:
                 return [f"the file is damaged: {error}"]
+
+    def examine(self, settings: Settings, now: int) -> list[Finding]:
+        """Look at the files and their surroundings, then at what the file says about itself."""
+        found = list(examination.examine_files(self.path, settings))
+        try:
+            with self._reading() as connection, _snapshot(connection):
+                check_application(connection, self.path, settings.name)
+                return [*found, *examination.examine_content(connection, self.path, now)]
+        except StoreError as error:
+            return [*found, Finding(Level.PROBLEM, error.detail)]
+
+    def fix_permissions(self) -> list[Path]:
+        """Close the files to other users."""
+        return examination.fix_permissions(self.path)
 
     def back_up(self, target: Path, progress: Progress | None = None) -> Backup:
         """Write a copy of one moment to `target`, with the keys beside the file."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -56,6 +58,9 @@ class Connection(aiosqlite.Connection):
         self._thread.daemon = True
         self._lock = lock
         self._committed = committed
+        self._changes = 0
+        self.written_at = -math.inf
+        """When a transaction that changed something was last committed, by `time.monotonic`."""
 
     async def open(self) -> Self:
         """Start the thread and open the file."""
@@ -92,6 +97,8 @@ class Connection(aiosqlite.Connection):
         """In the connection's thread: run `work` between BEGIN IMMEDIATE and COMMIT, holding the write lock."""
         assert self._lock is not None, "a reading connection has no transactions"  # noqa: S101
         result = in_transaction(connection, self._lock, work)
+        if (changes := connection.total_changes) != self._changes:
+            self._changes, self.written_at = changes, time.monotonic()
         if self._committed is not None:
             try:
                 self._committed()

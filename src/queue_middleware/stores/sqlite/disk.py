@@ -40,7 +40,7 @@ def refuse_network_filesystem(database: Path, mounts: str) -> None:
 
     `database` is a real path; `mounts` is the text of /proc/mounts.
     """
-    point, kind = _mount_of(database, mounts)
+    point, kind = mount_of(database, mounts)
     if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
         raise StoreError(
             f"{database} is on {kind}, which {'is' if kind in _NETWORK else 'may be'} a network file system: SQLite's file "
@@ -54,7 +54,7 @@ def refuse_network_filesystem(database: Path, mounts: str) -> None:
         )
 
 
-def _mount_of(path: Path, mounts: str) -> tuple[str, str]:
+def mount_of(path: Path, mounts: str) -> tuple[str, str]:
     """The mount point and the type of the file system of `path`; empty texts if the table does not list it."""
     longest, kind = "", ""
     for line in mounts.splitlines():

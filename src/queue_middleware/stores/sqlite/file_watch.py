@@ -77,6 +77,11 @@ class FileWatch:
         if self._low_space:
             raise DiskFull(self._low_space, _RETRY_WHEN_FULL)
 
+    @property
+    def space_is_low(self) -> bool:
+        """Whether the free space of the disk is below the floor. Does no I/O."""
+        return self._low_space is not None
+
     def _problem(self, path: Path) -> str | None:
         try:
             found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat

@@ -51,20 +51,34 @@ def notes() -> list[str]:
 
 def warnings(path: Path) -> list[str]:
     """Problems of this database that the operator should know about, as sentences. Blocking."""
-    found = []
-    if _is_readable_by_others(path):
-        found.append(
-            f"the database {path}, which contains what clients submit, can be read or written by other users; "
-            f"run: chmod 600 {' '.join(f'{path}{end}' for end in ('', '-wal', '-shm'))}"
-        )
-    if _wal_is_stuck(path):
-        found.append(
-            f"the write-ahead log {path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because a program is "
-            "reading an old snapshot of the database: end the backup or the shell that does so"
-        )
-    if path.exists() and path.stat().st_nlink > 1:
-        found.append(_several_names(path))
-    return found
+    found = [_access_warning(path), log_warning(path), names_warning(path)]
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _access_warning(path: Path) -> str | None:
+    """A sentence if other users may read or write the file. The queue creates it without these permissions."""
+    if not (path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077):
+        return None
+    return (
+        f"the database {path}, which contains what clients submit, can be read or written by other users; "
+        f"run: chmod 600 {' '.join(f'{path}{end}' for end in ('', '-wal', '-shm'))}"
+    )
+
+
+def log_warning(path: Path) -> str | None:
+    """A sentence if the write-ahead log is longer than the length to which each restart truncates it. Blocking."""
+    log = path.with_name(f"{path.name}-wal")
+    if not (log.exists() and log.stat().st_size > LARGEST_WAL):
+        return None
+    return (
+        f"the write-ahead log {log} is larger than {LARGEST_WAL // 2**20} MiB and grows, because a program is "
+        "reading an old snapshot of the database: end the backup or the shell that does so"
+    )
+
+
+def names_warning(path: Path) -> str | None:
+    """A sentence if the file has several names. Blocking."""
+    return _several_names(path) if path.exists() and path.stat().st_nlink > 1 else None
 
 
 def _several_names(path: Path) -> str:
@@ -72,17 +86,6 @@ def _several_names(path: Path) -> str:
         f"the database {path} has another name, a hard link; if both names are used it is corrupted: find the other name with "
         f"'find … -samefile {path}' and remove it, or replace it by a copy"
     )
-
-
-def _is_readable_by_others(path: Path) -> bool:
-    """Whether other users may read or write the file. The queue creates it without these permissions."""
-    return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
-
-
-def _wal_is_stuck(path: Path) -> bool:
-    """Whether the write-ahead log is longer than the length to which each restart truncates it."""
-    wal = path.with_name(f"{path.name}-wal")
-    return wal.exists() and wal.stat().st_size > LARGEST_WAL
 
 
 class Files:

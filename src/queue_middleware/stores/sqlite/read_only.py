@@ -42,8 +42,9 @@ class ReadOnlySQLiteStore(CommonJobStore):
     Each read opens the file for itself, so a command that follows a queue notices when the service starts or stops.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], int] | None = None) -> None:
         super().__init__(settings)
+        self._clock = clock or clocks.system_clock
         self.path = database_path(settings.database)
         self._name = settings.name
         self._reader = _Reads(self._read_many)  # type: ignore[assignment]
@@ -54,11 +55,11 @@ class ReadOnlySQLiteStore(CommonJobStore):
             _refuse,
             self._read_many,
             self._read_many,
-            clocks.system_clock,
+            self._clock,
             lambda: living_owners(self.path),
             lambda: "",
         )
-        self.tasks = CommonTaskStore(_refuse, self._read_many, clocks.system_clock, self._read_many)
+        self.tasks = CommonTaskStore(_refuse, self._read_many, self._clock, self._read_many)
 
     async def open(self) -> None:
         """Check that the file can be read. Raises `StoreError` with the reason if it cannot."""
@@ -76,7 +77,7 @@ class ReadOnlySQLiteStore(CommonJobStore):
         return run_in_thread(read)
 
     def _now(self) -> int:
-        return clocks.system_clock()
+        return self._clock()
 
     def _check_accepting(self) -> None:
         raise _refusal()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from functools import partial
@@ -42,6 +43,8 @@ from .sql import SQLiteQueries
 from .transaction import SQLiteQueueCounters, SQLiteTransaction
 from .write_guard import WriteGuard
 
+RECENT = 10.0
+"""Seconds for which a commit shows that the database can be written."""
 _CLOSE_TIMEOUT = 10.0
 """Seconds for the last writes at close."""
 
@@ -152,6 +155,16 @@ class SQLiteStore(CommonJobStore):
     def storage_error(self) -> QueueError | None:
         """Why nothing can be stored, as of the last check; None while storing works. Does no I/O."""
         return self._write_guard.error
+
+    @property
+    def disk_is_low(self) -> bool:
+        """Whether the free disk space is below the floor, as of the last check. Does no I/O."""
+        return self._file_watch.space_is_low
+
+    async def check_writable(self) -> None:
+        """Commit something, unless this has been done in the last seconds."""
+        if time.monotonic() - self._connection.written_at > RECENT:
+            await self._writer.submit(processes.beat, None)
 
     @property
     def is_first(self) -> bool:

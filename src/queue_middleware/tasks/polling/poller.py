@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from queue_middleware import events
 from queue_middleware.asgi.headers import kept_headers
 from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop, ThreadLimiter
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused
-from queue_middleware.events import Emit, Finished, Polled, PollFailed, ServiceError
+from queue_middleware.events import Emit, Finished, Polled, PollFailed, ResultReceived, ServiceError
+from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.instrumentation import CallKind, CallWork, Instruments, inside
 from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
@@ -83,7 +83,7 @@ class Poller:
         self._clock = clock
         self._limiter = PollLimiter(limit)
         self._lane = ThreadLimiter()
-        self._loop = ClaimLoop(self._claim, partial(events.ErrorStreak, "poller", emit), grace=grace)
+        self._loop = ClaimLoop(self._claim, partial(ErrorStreak, "poller", emit), grace=grace)
         jobs.subscribe(Topic.POLL, self._loop.wake)
 
     async def run(self) -> None:
@@ -230,6 +230,8 @@ class Poller:
 
     async def _resolve(self, poll: PollClaim, result: ExternalResult, duration: float) -> None:
         outcome = await self._loop.retry_until_stop(lambda: self._tasks.resolve(poll.key, CompletionSource.POLL, result))
+        if outcome:
+            self._emit(ResultReceived(poll.request_id, CompletionSource.POLL, outcome))
         if outcome is ResolveOutcome.ENDED:
             self._emit(Finished.of(poll.request_id, 0, result.failure or result.response, duration))
 
@@ -239,9 +241,9 @@ class Poller:
             lambda: self._tasks.settle_poll(poll, next_in=delay, status=status, failures=failures)
         )
         if held and isinstance(outcome, PollError):
-            self._emit(PollFailed(poll.request_id, poll.number, outcome.error, delay or 0.0))
+            self._emit(PollFailed(poll.request_id, poll.number, poll.task.spec.provider, outcome.error, delay or 0.0))
         elif held:
-            self._emit(Polled(poll.request_id, poll.number, status, delay or 0.0))
+            self._emit(Polled(poll.request_id, poll.number, poll.task.spec.provider, status, delay or 0.0))
 
 
 def _expects_call(poll: PollClaim) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import StoreError
-from queue_middleware.stores.sqlite.disk import _mount_of, low_space_reason, refuse_network_filesystem
+from queue_middleware.stores.sqlite.disk import low_space_reason, mount_of, refuse_network_filesystem
 from queue_middleware.stores.sqlite.location import database_path
 
 MOUNTS = r"""
@@ -34,7 +34,7 @@ broken line
     ],
 )
 def test_the_kind_of_file_system(path: str, kind: str) -> None:
-    assert _mount_of(Path(path), MOUNTS)[1] == kind
+    assert mount_of(Path(path), MOUNTS)[1] == kind
 
 
 @pytest.mark.parametrize("folder", ["/srv/nfs", "/mnt/with space", "/work", "/home/me/remote"])

@@ -6,12 +6,12 @@ import asyncio
 import math
 import re
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
-from queue_middleware.events import Finished, Polled, PollFailed, Recovered, ServiceError
+from queue_middleware.events import Event, Finished, Polled, PollFailed, Recovered, ResultReceived, ServiceError
 from queue_middleware.jobs.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import PollConfig
@@ -69,7 +69,9 @@ class Setup:
     """A store with a manual clock, and methods that make jobs awaiting."""
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
-        self.store, self.clock, self.events = store, clock, EventQueue()
+        self.store, self.clock = store, clock
+        self.results = EventQueue(frozenset({ResultReceived}))
+        self.events = EventQueue(frozenset(get_args(Event)) - {ResultReceived})
         self.secret_ids = SecretIds([b"a secret of this service"])
         self.client = loopback_client(5)
 
@@ -82,7 +84,7 @@ class Setup:
                 "tasks": self.store.tasks,
                 "client": client or PollClient(outbound, settings),
                 "secret_ids": self.secret_ids,
-                "emit": Emitter([self.events]),
+                "emit": Emitter([self.events, self.results]),
                 "clock": self.clock.seconds,
                 **options,
             }
@@ -235,6 +237,7 @@ async def test_a_5xx_for_the_result_is_final_the_third_time(setup):
     async with begun(setup, "fal", "500") as (_, claim), setup.polling():
         events, _ = await setup.until_over(claim)
     assert [type(event) for event in events] == [Polled, Polled, PollFailed, PollFailed, Finished]
+    assert await setup.results.next() == ResultReceived(claim.request_id, "poll", "ended")
     assert await setup.failure(claim) == (
         ErrorType.PROVIDER_FAILED,
         "the result request returned 500: Internal Server Error",

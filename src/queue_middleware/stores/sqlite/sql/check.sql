@@ -57,3 +57,6 @@ SELECT state, count(*) FROM job GROUP BY state;
 -- name: oldest_requests
 -- The key of the oldest one, and of the oldest one that has not ended.
 SELECT (SELECT min(id) FROM job), (SELECT min(id) FROM job WHERE finished_at IS NULL);
+
+-- name: newest_request
+SELECT max(id) FROM job;

@@ -166,12 +166,12 @@ DELETE FROM response_chunk WHERE job_id = ?;
 SELECT cancelling, webhook, task FROM job WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: running_job
-SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner FROM job
+SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner, route FROM job
 WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: running_jobs_of_owner
 -- The last column is the number of chunks that are deleted with the job.
-SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
+SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner, route,
     (SELECT count(*) FROM response_chunk WHERE job_id = job.id) + (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
 WHERE state = 'running' AND owner = ? LIMIT 500;
 
@@ -238,7 +238,7 @@ SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :end
 
 -- name: lost_jobs
 -- The last column is the number of chunks that are deleted with the job.
-SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
+SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner, route,
     (SELECT count(*) FROM response_chunk WHERE job_id = job.id) + (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
 WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead))) LIMIT 500;
 
@@ -339,7 +339,7 @@ UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = :owner, to
     lease_until = :lease_until
 WHERE id IN (SELECT due.id FROM json_each(:flows) AS chosen CROSS JOIN delivery AS due ON due.id IN (
     SELECT id FROM delivery WHERE flow = chosen.value AND state = 'pending' AND due_at <= :now ORDER BY due_at, id LIMIT :count))
-RETURNING due_at, id, token, url, host, attempt, attempts_before_redelivery, kind, number, data, flow, job_id,
+RETURNING due_at, id, token, url, host, attempt, attempts_before_redelivery, kind, number, data, flow, since, job_id,
     (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: reserve_flow_probes

@@ -1,7 +1,7 @@
 -- Receivers of webhooks, for operators.
 
 -- name: flows_to_probe
--- The flows of a host with an open circuit that have something to send. If only the circuit of the host is open: the flow whose turn is next.
+-- The flows of a host with an open circuit that have something to send. If only the circuit of the host is open: the flow that is served next.
 SELECT flow FROM flow WHERE host = :host AND next_at IS NOT NULL AND health = 'open'
 UNION ALL
 SELECT * FROM (

@@ -1,18 +1,26 @@
 """Events: what happened in the queue, as flat frozen values that observers receive.
 
 Durations and waits are in seconds. No event holds a URL, a token or a payload; `docs/reference/events.md` lists all of them.
+
+May import: `jobs` and what lies below it.
+Begin with this module; `deliveries` has the events of webhooks, `error_streak` makes those of services that fail for a while.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import ClassVar, Protocol, Self
 
-from .jobs.audit import Action
-from .jobs.models import ErrorType, Failure, JobState, StoredResponse, WebhookKind
-from .jobs.outcomes import Outcome, outcome_of
-from .jobs.struct import Struct
+from queue_middleware.jobs.audit import Action
+from queue_middleware.jobs.models import ErrorType, Failure, JobState, StoredResponse
+from queue_middleware.jobs.outcomes import Outcome, outcome_of
+from queue_middleware.jobs.struct import Struct
+
+from .deliveries import CircuitClosed as CircuitClosed
+from .deliveries import CircuitOpened as CircuitOpened
+from .deliveries import Delivered as Delivered
+from .deliveries import DeliveryDead as DeliveryDead
+from .deliveries import DeliveryFailed as DeliveryFailed
 
 
 class Started(Struct, frozen=True):
@@ -145,10 +153,11 @@ class ClaimLost(_AttemptEvent, frozen=True):
 
 
 class Rescued(Struct, frozen=True):
-    """The worker of a request was lost; `state` is the state of the request from now on."""
+    """The worker of a request was lost; `state` is the state of the request from now on. `route` as in `Submitted`."""
 
     request_id: str
     state: JobState
+    route: str
 
 
 class ApplicationError(_AttemptEvent, frozen=True, gc=True):
@@ -164,10 +173,14 @@ class SlotStuck(_AttemptEvent, frozen=True):
 
 
 class Polled(Struct, frozen=True):
-    """A provider was polled and has not finished. `status` is the status as it reported it; the next poll is in `next_in` s."""
+    """A provider was polled and has not finished. `status` is the status as it reported it; the next poll is in `next_in` s.
+
+    `provider` is the name of a known provider, None for any other one.
+    """
 
     request_id: str
     number: int
+    provider: str | None
     status: str | None
     next_in: float
 
@@ -177,58 +190,20 @@ class PollFailed(Struct, frozen=True):
 
     request_id: str
     number: int
+    provider: str | None
     error: str
     retry_in: float
 
 
-class _DeliveryEvent(Struct, frozen=True):
-    """An event of one attempt to deliver a webhook; the first attempt has number 1."""
+class ResultReceived(Struct, frozen=True):
+    """An external service delivered the result of a task by `channel`: `callback`, `signal` or `poll`.
 
-    delivery_id: int
-    request_id: str
-    kind: WebhookKind
-    host: str
-    attempt: int
-
-
-class Delivered(_DeliveryEvent, frozen=True):
-    """A receiver accepted a webhook. `duration` is the time that the delivery attempt took."""
-
-    status: int | None
-    duration: float
-
-
-class DeliveryFailed(_DeliveryEvent, frozen=True):
-    """A delivery attempt failed. `status` is None without a response; `retry_in` is None if there is no further attempt."""
-
-    status: int | None
-    error: str
-    duration: float
-    retry_in: float | None
-
-
-class DeliveryDead(_DeliveryEvent, frozen=True):
-    """A webhook was given up after the last `error`. It is kept and can be redelivered."""
-
-    error: str
-
-
-class CircuitOpened(Struct, frozen=True):
-    """Webhooks to a host fail, so only probes are sent, the first in `probe_in` seconds.
-
-    If `submitter` is not None, this applies only to the webhooks of that submitter.
+    `outcome` says what became of it: `ended`, `deferred` until the running attempt ends, `duplicate` or `too_late`.
     """
 
-    host: str
-    probe_in: float
-    submitter: str | None = None
-
-
-class CircuitClosed(Struct, frozen=True):
-    """A host accepts webhooks again, and those that waited are sent. `submitter` has the same meaning as in `CircuitOpened`."""
-
-    host: str
-    submitter: str | None = None
+    request_id: str
+    channel: str
+    outcome: str
 
 
 class Redelivered(Struct, frozen=True):
@@ -253,7 +228,7 @@ class Operated(Struct, frozen=True):
 Event = (
     Started | Stopping | Stopped | ServiceError | Recovered | KeysChanged | OperatorWarning | OperatorNotice
     | Submitted | AttemptStarted | AttemptFailed | JobAwaiting | TaskProgress | Finished | ClaimLost | Rescued
-    | ApplicationError | SlotStuck | Polled | PollFailed | Delivered | DeliveryFailed
+    | ApplicationError | SlotStuck | Polled | PollFailed | ResultReceived | Delivered | DeliveryFailed
     | DeliveryDead | CircuitOpened | CircuitClosed | Redelivered | Operated
 )  # fmt: skip
 
@@ -275,24 +250,3 @@ Emit = Callable[[Event], None]
 def is_observed(emit: Emit, kind: type[Event]) -> bool:
     """Whether events of this kind have to be made. False only if `emit` is known to pass them to no observer."""
     return kind not in getattr(emit, "unobserved", ())
-
-
-class ErrorStreak:
-    """Consecutive errors of one service: emits each as `ServiceError`, and the first success after them as `Recovered`."""
-
-    def __init__(self, where: str, emit: Emit) -> None:
-        self._where, self._emit = where, emit
-        self.failures, self._since = 0, 0.0
-
-    def met(self, error: BaseException, retry_in: float) -> None:
-        """Report an error after which the work is repeated in `retry_in` seconds."""
-        if not self.failures:
-            self._since = time.monotonic()
-        self.failures += 1
-        self._emit(ServiceError(self._where, error, retry_in))
-
-    def over(self) -> None:
-        """Report a success."""
-        if self.failures:
-            failures, self.failures = self.failures, 0
-            self._emit(Recovered(self._where, failures, time.monotonic() - self._since))

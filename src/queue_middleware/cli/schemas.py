@@ -1,0 +1,26 @@
+"""The JSON Schema of every document that a command prints with `--json`, from the types in `OUTPUTS`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.json import decode, encode, schema
+
+from . import COMMANDS, module_of
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def output_types() -> dict[str, Any]:
+    """The type of the document of each command, e.g. of `requests list`."""
+    return {command: kind for name in COMMANDS for command, kind in module_of(name).OUTPUTS.items()}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """The schema of the document of each command."""
+    made = {
+        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **schema(kind)}
+        for command, kind in output_types().items()
+    }
+    found: dict[str, dict[str, Any]] = decode(encode(made))  # as it is read: the defaults of fields may be tuples
+    return found

@@ -1,0 +1,124 @@
+"""The files on the pages about deployment are valid, and their times and paths are those of the service.
+
+`tests/acceptance/test_proxies.py` runs the proxies with these files.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from queue_middleware import Settings
+from queue_middleware.option_parsers import parse_seconds
+from tests.support.tools import missing, tool
+
+from .test_docs import ROOT, blocks
+
+HOW_TO = ROOT / "docs" / "how-to"
+NEEDED = 2 * Settings().shutdown_timeout + 5
+"""Seconds from the signal to stop to the end, at most; what supervisors wait for has to be longer."""
+PROBE = re.compile(r"/fal/queue/health/(live|ready)")
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def documents(page: str) -> list[dict[str, Any]]:
+    return [document for block in blocks(HOW_TO / page, "yaml") for document in yaml.safe_load_all(block)]
+
+
+# --- systemd
+
+
+def unit(name: str) -> str:
+    """The block that the page saves under this name."""
+    page = (HOW_TO / "systemd.md").read_text()
+    names = re.findall(r"`/etc/systemd/system/([\w.-]+)`", page)
+    return dict(zip(dict.fromkeys(name for name in names), blocks(HOW_TO / "systemd.md", "ini"), strict=True))[name]
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    analyze = tool("systemd-analyze", "systemd")
+    for name in ("pictures.service", "pictures-check.service", "pictures-check.timer"):
+        text = unit(name).replace("/opt/pictures/.venv/bin/uvicorn", "/bin/true").replace("/usr/bin/systemctl", "/bin/true")
+        (tmp_path / name).write_text(text)
+    for path in sorted(tmp_path.iterdir()):
+        run(analyze, "verify", "--man=no", str(path))
+
+
+def test_systemd_waits_for_the_shutdown() -> None:
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\w+)$", unit("pictures.service"), re.MULTILINE)
+    assert parse_seconds(seconds) > NEEDED
+
+
+def test_the_folder_of_the_unit_is_that_of_the_database() -> None:
+    settings = dict(re.findall(r"^(StateDirectory|Environment=QUEUE_DATABASE)=(.+)$", unit("pictures.service"), re.MULTILINE))
+    assert settings["Environment=QUEUE_DATABASE"].startswith(f"/var/lib/{settings['StateDirectory']}/")
+
+
+# --- containers
+
+
+def test_compose_accepts_its_file(tmp_path: Path) -> None:
+    compose = tool("docker-compose")
+    (tmp_path / "compose.yaml").write_text(blocks(HOW_TO / "docker.md", "yaml")[0])
+    run(compose, "--file", str(tmp_path / "compose.yaml"), "config", "--quiet")
+
+
+def test_compose_waits_for_the_shutdown() -> None:
+    (compose,) = documents("docker.md")
+    assert parse_seconds(compose["services"]["api"]["stop_grace_period"]) > NEEDED
+
+
+def test_kubernetes_accepts_its_objects() -> None:
+    try:
+        import kubernetes_validate
+    except ImportError:
+        missing("kubernetes-validate is not installed (PyPI)")
+    kinds = []
+    for document in documents("kubernetes.md"):
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+        kinds.append(document["kind"])
+    assert kinds == ["Secret", "Service", "StatefulSet"]
+
+
+@pytest.fixture
+def stateful_set() -> dict[str, Any]:
+    (found,) = [document for document in documents("kubernetes.md") if document["kind"] == "StatefulSet"]
+    return found
+
+
+def test_kubernetes_waits_for_the_shutdown(stateful_set: dict[str, Any]) -> None:
+    pod = stateful_set["spec"]["template"]["spec"]
+    before = float(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > before + NEEDED
+
+
+def test_kubernetes_has_one_replica_with_one_volume(stateful_set: dict[str, Any]) -> None:
+    spec = stateful_set["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    database = next(one["value"] for one in container["env"] if one["name"] == "QUEUE_DATABASE")
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (claim,) = spec["volumeClaimTemplates"]
+    assert spec["replicas"] == 1
+    assert Path(database).parent == Path(mounted[claim["metadata"]["name"]])
+
+
+def test_the_user_of_the_image_is_that_of_the_pod(stateful_set: dict[str, Any]) -> None:
+    context = stateful_set["spec"]["template"]["spec"]["securityContext"]
+    (image,) = blocks(HOW_TO / "docker.md", "dockerfile")
+    assert f"--uid {context['runAsUser']} " in image
+
+
+def test_the_variables_on_the_pages_are_options() -> None:
+    known = {f"QUEUE_{name.upper()}" for name in Settings.__dataclass_fields__}
+    for page in ("systemd.md", "kubernetes.md", "docker.md", "behind-caddy.md", "behind-nginx.md"):
+        named = set(re.findall(r"\bQUEUE_[A-Z_]+\b", (HOW_TO / page).read_text()))
+        assert named <= known, page
