@@ -37,7 +37,7 @@ _GROUPED_BY: dict[type, tuple[str, ...]] = {
     DeliveryDead: ("host", "error"),
     CircuitOpened: ("host",),
     SlotStuck: ("route",),
-    Rescued: (),
+    Rescued: ("route",),
 }
 """Fields of the fingerprint, beside the name of the event: events with the same values are one issue."""
 _REPORTED = frozenset(event_name(kind) for kind in (ApplicationError, *_GROUPED_BY))
