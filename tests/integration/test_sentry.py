@@ -278,6 +278,17 @@ async def test_a_call_of_another_service_has_no_headers_of_sentry(database: Path
     assert trace(process)["trace_id"] != trace(publish)["trace_id"]
 
 
+async def test_without_spans_the_issue_is_in_the_trace_of_the_submission(database: Path) -> None:
+    application = Application()
+    with reporting(traces_sample_rate=None) as sent:
+        async with serving(application.app, database, observers=[SentryObserver()]) as queue:
+            own = {"sentry-trace": f"{'a' * 32}-{'b' * 16}"}
+            await queue.response(await queue.submit("GET", "/items/1?raise=1", headers=own))
+    assert [event.get("type") for event in sent.events] == [None]
+    assert trace(sent.issues[0])["trace_id"] == "a" * 32
+    assert application.traces[0]["sentry-trace"].startswith("a" * 32)
+
+
 async def test_while_spans_are_streamed_there_are_issues_and_tags(database: Path) -> None:
     with reporting(trace_lifecycle="stream") as sent:
         async with serving(Application().app, database, observers=[SentryObserver()]) as queue:

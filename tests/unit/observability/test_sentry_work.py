@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,14 @@ def test_only_requests_of_the_application_carry_a_trace(task: Task | None, carri
     with SentryObserver().submission(work):
         assert (b"sentry-trace" in dict(work.job.request.headers)) == carries
         assert (work.job.request == job.request) == (not carries)
+
+
+def test_an_attempt_may_be_closed_in_another_context(sent: Sent) -> None:
+    work = AttemptWork(Claim(1, "r", 1, 1, RetryPolicy(3), make_request(), None), 0.5)
+    manager = SentryObserver().attempt(work)
+    contextvars.copy_context().run(manager.__enter__)
+    assert not manager.__exit__(None, None, None)
+    assert len(sent.transactions("queue.process")) == 1
 
 
 def test_the_page_names_the_oldest_version_that_the_extra_accepts() -> None:
