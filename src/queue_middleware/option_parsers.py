@@ -212,8 +212,17 @@ def parse_header_names(value: object) -> tuple[str, ...]:
 
 def parse_crash(value: object) -> str:
     """`retry` or `fail`."""
-    if value not in ("retry", "fail"):
-        raise SettingsError(f"{value!r} is neither 'retry' nor 'fail'")
+    return _one_of(value, "retry", "fail")
+
+
+def parse_keep_requests(value: object) -> str:
+    """The values of `jobs.kept_requests.KeepRequests`."""
+    return _one_of(value, "none", "failed", "all")
+
+
+def _one_of(value: object, *choices: str) -> str:
+    if value not in choices:
+        raise SettingsError(f"{value!r} is not one of {', '.join(map(repr, choices))}")
     return str(value)
 
 

@@ -19,6 +19,7 @@ from .option_parsers import (
     parse_hosts,
     parse_hosts_or_suffixes,
     parse_integer,
+    parse_keep_requests,
     parse_key_or_path,
     parse_name,
     parse_origins,
@@ -84,6 +85,9 @@ class Options(TypedDict, total=False):
     max_delay: float | str
     max_wait: float | str
     retention: float | str
+    keep_requests: Literal["none", "failed", "all"]
+    keep_requests_for: float | str
+    keep_without: str | Sequence[str]
     shutdown_timeout: float | str
     min_free_disk: int | str | None
     allow_network_filesystem: bool
@@ -212,6 +216,15 @@ class Settings:
     """Longest time in seconds that a task or a request may wait for an external service."""
     retention: float = _option(7 * 86400.0, parse_seconds, least=0)
     """Seconds for which finished requests, their results and deliveries are kept."""
+    keep_requests: str = _option("none", parse_keep_requests)
+    """Which requests are kept after their end, so that an operator can submit them again: `none`, `failed` or `all`.
+
+    `failed`: those that ended without a response or with a status from 500, and were not cancelled.
+    """
+    keep_requests_for: float = _option(86400.0, parse_seconds, least=0)
+    """Seconds for which they are kept, at most until `retention` deletes them."""
+    keep_without: tuple[str, ...] = _option((), parse_header_names)
+    """Headers that are not kept, e.g. `Authorization, Cookie`."""
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)
     """Seconds for running requests to end at shutdown; the others are handed back to the queue."""
     min_free_disk: int | None = _option(None, parse_size, least=0)

@@ -81,7 +81,7 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
         ("concurrency", True, "is not a whole number"),
         ("lease", "soon", "lease: 'soon' is not a duration"),
         ("max_request_body", "10 apples", "max_request_body: '10 apples' is not a size"),
-        ("on_crash", "panic", "neither 'retry' nor 'fail'"),
+        ("on_crash", "panic", "is not one of 'retry', 'fail'"),
         ("prefix", "/", "is not a prefix"),
         ("prefix", "/a/../b", "is not a prefix"),
         ("prefix", "/a b", "is not a prefix"),

@@ -95,10 +95,10 @@ class DeliveryClaim(Struct, frozen=True):
     """Health of the flow when the attempt was claimed. The attempt is a probe if it, or the health of the host, was `OPEN`."""
     flow: str = ""
     """The webhooks of one submitter to one host, which share attempts with other flows."""
-    trace: str | None = None
-    """`Claim.trace`, if the delivery was claimed in the transaction that completed the job."""
     since: int = 0
     """As in `DeliveryRecord.since`."""
+    trace: str | None = None
+    """`Claim.trace`, if the delivery was claimed in the transaction that completed the job."""
 
     @property
     def webhook_id(self) -> str:
