@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from queue_middleware.jobs.audit import APPLICATION, Action, AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
@@ -13,6 +14,9 @@ from queue_middleware.webhooks.admin import UNHEALTHY, make_filter
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from queue_middleware.observability.metrics.exposition import QueueCollector
 
 
 class OperatorMethods:
@@ -61,6 +65,17 @@ class OperatorMethods:
         For the next page, pass the last id as `before`. Raises `BadRequest`.
         """
         return await self._runtime.control.audit(before, limit)
+
+    def collector(self) -> QueueCollector:
+        """A collector of the queue's metrics, for a registry of `prometheus_client` that the application exposes itself.
+
+        It shows the numbers of all processes. While the queue does not run, it has no metrics; reading them blocks for some
+        milliseconds. Raises `ImportError` without the extra `metrics`.
+        """
+        # Imported here, because the extra may not be installed.
+        from queue_middleware.observability.metrics.exposition import QueueCollector
+
+        return QueueCollector(lambda: self._runtime.services.stores.metrics.read_now())
 
     async def deliveries(
         self,
