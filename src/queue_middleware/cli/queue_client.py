@@ -14,7 +14,7 @@ import httpx
 from queue_middleware.backoff import exponential
 
 from .exit_codes import CommandError, NothingMatched, NotUnderstood, Unreachable
-from .service import user_agent
+from .service import shown_url, user_agent
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _SILENCE = 40.0
@@ -62,6 +62,7 @@ class QueueClient:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
+        self._shown_url = shown_url(url)
         self._sleep = sleep
         self._monotonic = monotonic
         self._client = httpx.Client(headers={**user_agent(), **headers}, timeout=_TIMEOUT, transport=transport)
@@ -89,7 +90,7 @@ class QueueClient:
             raise self._refusal(response)
         request_id = _json(response).get("request_id")
         if not isinstance(request_id, str):
-            raise CommandError(f"the response of {self._url} is not that of a queue; --url names its routes, e.g. …/fal/queue")
+            raise CommandError(f"{self._shown_url} is not a queue: the URL is that of its routes, e.g. https://…/fal/queue")
         return request_id, response.headers.get("idempotency-replayed") == "true"
 
     def events(self, request_id: str, seconds: float | None) -> Iterator[Event]:
@@ -171,7 +172,7 @@ class QueueClient:
         return CommandError(f"the service responded with {status}: {detail}")
 
     def _failed(self, error: Exception) -> str:
-        return f"{self._url} cannot be reached: {error or type(error).__name__}"
+        return f"{self._shown_url} cannot be reached: {error or type(error).__name__}"
 
 
 def _target(url: str, submission: Submission) -> str:

@@ -48,6 +48,12 @@ def http_url(text: str, flag: str) -> str:
     return text
 
 
+def shown_url(url: str) -> str:
+    """The URL for messages: without a password."""
+    parsed = httpx.URL(url)
+    return str(parsed.copy_with(username="…", password=None)) if parsed.userinfo else url
+
+
 def user_agent() -> dict[str, str]:
     """The header that names this program."""
     return {"user-agent": USER_AGENT}

@@ -271,6 +271,21 @@ def test_no_wait_is_endless_while_events_arrive():
         list(service.client().events(REQUEST, 25))
 
 
+def test_no_message_shows_a_password(monkeypatch, capfd):
+    url = "http://alice:s3cret@service.test/fal/queue"
+    with pytest.raises(Unreachable) as error:
+        QueueClient(url, {}, transport=httpx.MockTransport(_refuse)).submit(Submission("POST", "/a"))
+    assert "service.test" in error.value.detail
+    assert "s3cret" not in error.value.detail
+    with pytest.raises(CommandError):
+        run(Service([DONE]), "/a", "--wait", "-o", "missing/file", "--url", url, monkeypatch=monkeypatch)
+    assert "s3cret" not in capfd.readouterr().err
+
+
+def _refuse(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
 # --- refusals
 
 
@@ -281,7 +296,7 @@ def test_no_wait_is_endless_while_events_arrive():
         (httpx.Response(503, json={"detail": "the queue is full"}), Unreachable, "503: the queue is full"),
         (httpx.Response(404, text="Not Found"), CommandError, "404: Not Found"),
         (httpx.Response(307, headers={"location": "http://other.test/"}), CommandError, "a redirect"),
-        (httpx.Response(200, text="hello"), CommandError, "not that of a queue"),
+        (httpx.Response(200, text="hello"), CommandError, "is not a queue"),
     ],
 )
 def test_a_refused_submission(receipt, kind, reason):
