@@ -17,6 +17,7 @@ QueueError
 ├── BodyTooSlow             408      the request body arrives too slowly
 ├── AlreadyEnded            409      a callback, a signal or a cancellation came too late
 ├── NotEnded                409      a request cannot be copied before it has ended
+├── SelectionDiffers        409      an act on many requests that are not as many as expected
 ├── TooLarge                413      the request body is too large
 ├── UriTooLong              414      path and query are too long
 ├── InvalidWebhook          422      a webhook URL that can never be called
@@ -161,6 +162,12 @@ class AlreadyEnded(QueueError):
 
 class NotEnded(QueueError):
     """The request has not ended, so an operator cannot submit it again yet."""
+
+    status = 409
+
+
+class SelectionDiffers(QueueError):
+    """An act selects another number of requests than the operator expects; nothing was changed."""
 
     status = 409
 

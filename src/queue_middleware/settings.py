@@ -245,7 +245,7 @@ class Settings:
                 raise SettingsError(f"unknown option {name!r}{_nearest(name, known)}")
         values: dict[str, Any] = {}
         for name, option in known.items():
-            variable = variable_of(name)
+            variable = option_variable(name)
             if name in options:
                 values[name] = _checked(option, options[name], name)
             elif environ.get(variable, "") != "":
@@ -255,10 +255,10 @@ class Settings:
 
 def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
     """A sentence for each variable `QUEUE_…` that is not an option, and whether an option has a similar name."""
-    variables = {variable_of(option.name) for option in fields(Settings)}
+    variables = {option_variable(option.name) for option in fields(Settings)}
     # Also with the spelling that follows from the option's name.
     words = {name.removeprefix("QUEUE_"): name for name in variables}
-    words |= {option.name.upper(): variable_of(option.name) for option in fields(Settings)}
+    words |= {option.name.upper(): option_variable(option.name) for option in fields(Settings)}
     found = []
     for name in sorted(os.environ if environ is None else environ):
         if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):
@@ -268,7 +268,7 @@ def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str,
     return found
 
 
-def variable_of(option: str) -> str:
+def option_variable(option: str) -> str:
     """The environment variable of an option."""
     return _VARIABLES.get(option) or f"QUEUE_{option.upper()}"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from queue_middleware import Settings
-from queue_middleware.settings import variable_of
+from queue_middleware.settings import option_variable
 
 from .test_docs import PAGES, ROOT, name, problems
 
@@ -37,7 +37,7 @@ FOREIGN = frozenset({
     "startupProbe",
 })  # fmt: skip
 """Identifiers of other software, which the source itself does not use."""
-VARIABLES = frozenset(variable_of(option.name) for option in fields(Settings))
+VARIABLES = frozenset(option_variable(option.name) for option in fields(Settings))
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"\.?\w[\w.-]*(?:/[\w.-]+)+/?")

@@ -39,6 +39,7 @@ from queue_middleware.worker.worker import Worker
 
 from .control import QueueControl
 from .maintenance import LeaseRenewer, Maintenance
+from .request_admin import RequestAdmin
 from .shutdown import ShutdownSignal
 from .status_feed import StatusFeed
 
@@ -121,6 +122,7 @@ class Supervisor:
         self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments)
         self.callbacks = CallbackHandler(tasks, callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
+        self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
