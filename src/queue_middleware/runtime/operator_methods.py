@@ -65,9 +65,14 @@ class OperatorMethods:
         recorded, and is in the event `Operated`. Raises `UnknownRequest`, `BadRequest`.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.cancel_selected(which, operator, expect)
-        return await admin.cancel(which, operator)
+        with self._runtime.acting(Action.CANCEL, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.cancel_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            outcome = await admin.cancel(which, operator)
+            work.count = int(outcome is not CancelOutcome.FINISHED)
+            return outcome
 
     @overload
     async def run_now(self, which: str, *, operator: str = APPLICATION) -> bool: ...
@@ -81,9 +86,14 @@ class OperatorMethods:
         `expect` and `operator` as for `cancel`. Raises `UnknownRequest`, `BadRequest`.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.run_selected_now(which, operator, expect)
-        return await admin.run_now(which, operator)
+        with self._runtime.acting(Action.RUN_NOW, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.run_selected_now(which, operator, expect)
+                work.count = report.done
+                return report
+            is_due = await admin.run_now(which, operator)
+            work.count = int(is_due)
+            return is_due
 
     @overload
     async def replay(
@@ -116,9 +126,14 @@ class OperatorMethods:
         raise.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.replay_selected(which, operator, expect)
-        return await admin.replay(which, self._runtime.changes(body, headers, webhook), operator)
+        with self._runtime.acting(Action.REPLAY, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.replay_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            copy = await admin.replay(which, self._runtime.changes(body, headers, webhook), operator)
+            work.count = 1
+            return copy
 
     # --- the queue as a whole
 
