@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .middleware import QueueMiddleware
     from .settings import Settings
+    from .web.admin_access import Admin
     from .worker.job_context import current_job
 
-__all__ = ["QueueMiddleware", "Settings", "current_job"]
+__all__ = ["Admin", "QueueMiddleware", "Settings", "current_job"]
 
-_MODULES = {"QueueMiddleware": "middleware", "Settings": "settings", "current_job": "worker.job_context"}
+_MODULES = {
+    "Admin": "web.admin_access",
+    "QueueMiddleware": "middleware",
+    "Settings": "settings",
+    "current_job": "worker.job_context",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -121,6 +121,8 @@ class QueueMiddleware(OperatorMethods, Generic[AppT]):
         if route_of is not None:
             check_route_of(route_of)
         settings = Settings.load(options)
+        if settings.admin is not None and not isinstance(settings.admin, str):
+            check_async("admin", settings.admin, "admin(connection)")
         self._place = settings.prefix, locate(settings.database).name
         check_nesting(_queues_of(app), self._place)
         self.settings = _identified(settings, self._place[1], app)

@@ -212,16 +212,23 @@ def parse_header_names(value: object) -> tuple[str, ...]:
 
 def parse_crash(value: object) -> str:
     """`retry` or `fail`."""
-    if value not in ("retry", "fail"):
-        raise SettingsError(f"{value!r} is neither 'retry' nor 'fail'")
+    return _one_of(value, "retry", "fail")
+
+
+def parse_keep_requests(value: object) -> str:
+    """The values of `jobs.kept_requests.KeepRequests`."""
+    return _one_of(value, "none", "failed", "all")
+
+
+def _one_of(value: object, *choices: str) -> str:
+    if value not in choices:
+        raise SettingsError(f"{value!r} is not one of {', '.join(map(repr, choices))}")
     return str(value)
 
 
 def parse_tracing(value: object) -> str:
     """`link` or `parent`."""
-    if value not in ("link", "parent"):
-        raise SettingsError(f"{value!r} is neither 'link' nor 'parent'")
-    return str(value)
+    return _one_of(value, "link", "parent")
 
 
 def parse_public_url(value: object) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from .errors import SettingsError
 from .option_parsers import parse_words
@@ -14,6 +15,22 @@ from .syntax.hosts import canonical_host
 WHSEC_PREFIX = "whsec_"
 SHORTEST_WEBHOOK_SECRET, LONGEST_WEBHOOK_SECRET = 24, 64
 """Bytes (Standard Webhooks 1.0.0)."""
+
+
+Admins = Callable[[Any], Awaitable[Any]]
+"""From a Starlette `HTTPConnection` to the operator: a name, a `web.admin_access.Admin`, or None for anyone else."""
+
+
+def parse_admin(value: object) -> str | Admins:
+    """A token, or a function."""
+    if callable(value):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]{16,512}", value):
+        raise SettingsError(
+            "it is a token of 16 to 512 ASCII characters without spaces, or an async function; make a token with: "
+            "openssl rand -hex 32"
+        )
+    return value
 
 
 def parse_keys(value: object) -> tuple[str, ...]:

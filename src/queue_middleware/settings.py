@@ -19,6 +19,7 @@ from .option_parsers import (
     parse_hosts,
     parse_hosts_or_suffixes,
     parse_integer,
+    parse_keep_requests,
     parse_key_or_path,
     parse_name,
     parse_origins,
@@ -31,10 +32,10 @@ from .option_parsers import (
     parse_waits,
     parse_words,
 )
-from .secret_parsers import parse_key_sources, parse_keys, parse_secrets, parse_webhook_secrets
+from .secret_parsers import Admins, parse_admin, parse_key_sources, parse_keys, parse_secrets, parse_webhook_secrets
 
-_TEST_VARIABLES = "QUEUE_TESTS"
-"""Prefix of the variables that start like options and belong to `testing`."""
+_VARIABLES = {"queue_app": "QUEUE_APP", "admin": "QUEUE_ADMIN_TOKEN"}
+"""Variables that are not named like their option: QUEUE is not repeated, and a function cannot be set in the environment."""
 
 
 class Options(TypedDict, total=False):
@@ -54,6 +55,8 @@ class Options(TypedDict, total=False):
     idempotency_retry_failed: bool
     outbound_allow: str | Sequence[str]
     api_keys: str | Sequence[str]
+    admin: str | Admins | None
+    metrics_public: bool
     task_targets: str | Sequence[str]
     task_headers_allow: str | Sequence[str]
     proxy_headers: str | Sequence[str]
@@ -81,6 +84,9 @@ class Options(TypedDict, total=False):
     max_delay: float | str
     max_wait: float | str
     retention: float | str
+    keep_requests: Literal["none", "failed", "all"]
+    keep_requests_for: float | str
+    keep_without: str | Sequence[str]
     shutdown_timeout: float | str
     min_free_disk: int | str | None
     allow_network_filesystem: bool
@@ -139,6 +145,11 @@ class Settings:
     With this option, or with `authenticate`, a request belongs to the client that submitted it. The part of a key before its
     colon is the client's name.
     """
+    admin: str | Admins | None = _option(None, parse_admin, shown=False)  # noqa: RUF009 - as all options
+    """Who may use the routes of operators: a token of at least 16 characters, sent as `Authorization: Bearer …`, or an async
+    function. By default these routes do not exist."""
+    metrics_public: bool = _option(False, parse_flag)
+    """Show the metrics to everyone."""
     task_targets: tuple[str, ...] = _option((), parse_hosts_or_suffixes)
     """Hosts and `*.suffix` that tasks may call; by default they may call the wrapped application only."""
     task_headers_allow: tuple[str, ...] = _option((), parse_header_names)
@@ -207,6 +218,15 @@ class Settings:
     """Longest time in seconds that a task or a request may wait for an external service."""
     retention: float = _option(7 * 86400.0, parse_seconds, least=0)
     """Seconds for which finished requests, their results and deliveries are kept."""
+    keep_requests: str = _option("none", parse_keep_requests)
+    """Which requests are kept after their end, so that an operator can submit them again: `none`, `failed` or `all`.
+
+    `failed`: those that ended without a response or with a status from 500, and were not cancelled.
+    """
+    keep_requests_for: float = _option(86400.0, parse_seconds, least=0)
+    """Seconds for which they are kept, at most until `retention` deletes them."""
+    keep_without: tuple[str, ...] = _option((), parse_header_names)
+    """Headers that are not kept, e.g. `Authorization, Cookie`."""
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)
     """Seconds for running requests to end at shutdown; the others are handed back to the queue."""
     min_free_disk: int | None = _option(None, parse_size, least=0)
@@ -233,7 +253,7 @@ class Settings:
                 raise SettingsError(f"unknown option {name!r}{_nearest(name, known)}")
         values: dict[str, Any] = {}
         for name, option in known.items():
-            variable = _variable(name)
+            variable = variable_of(name)
             if name in options:
                 values[name] = _checked(option, options[name], name)
             elif environ.get(variable, "") != "":
@@ -241,24 +261,9 @@ class Settings:
         return cls(**values)
 
 
-def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
-    """A sentence for each variable `QUEUE_…` that is not an option, and whether an option has a similar name."""
-    variables = {_variable(option.name) for option in fields(Settings)}
-    # Also with the spelling that follows from the option's name.
-    words = {name.removeprefix("QUEUE_"): name for name in variables}
-    words |= {option.name.upper(): _variable(option.name) for option in fields(Settings)}
-    found = []
-    for name in sorted(os.environ if environ is None else environ):
-        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):
-            near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
-            hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
-            found.append((f"the environment variable {name} is not an option of the queue and is ignored{hint}", bool(near)))
-    return found
-
-
-def _variable(option: str) -> str:
-    """The variable of an option; that of `queue_app` is QUEUE_APP, so that QUEUE is not repeated."""
-    return f"QUEUE_{option.removeprefix('queue_').upper()}"
+def variable_of(option: str) -> str:
+    """The environment variable of an option."""
+    return _VARIABLES.get(option) or f"QUEUE_{option.upper()}"
 
 
 def _checked(option: Field[Any], value: object, source: str) -> Any:

@@ -26,13 +26,14 @@ async def fill(store: JobStore, clock: ManualClock) -> int:
     for number in range(36):
         route = (OTHER, "/work", "/items/{id}")[number % 3]
         client = ("192.0.2.7", "id:alice")[number % 2]
-        await put(store, number % 6, make_job(route=route, client=client, priority=5 + number % 2))
+        new = make_job(route=route, client=client, priority=5 + number % 2)
+        await put(store, number % 6, new, status=(200, 404, 500, 503)[number // 6 % 4])
         count += 1
         clock.advance(1.0)
     return count
 
 
-async def put(store: JobStore, kind: int, new: NewJob) -> None:
+async def put(store: JobStore, kind: int, new: NewJob, status: int = 200) -> None:
     """One more job, in a state by its kind. Those that wait are submitted without a start, and stay."""
     if kind == 0:
         await store.submit(new)
@@ -43,7 +44,7 @@ async def put(store: JobStore, kind: int, new: NewJob) -> None:
     await store.submit(new.replace(priority=0))
     (claim,) = await store.claim(1)
     if kind == 2:
-        assert await store.complete(claim, make_response())
+        assert await store.complete(claim, make_response(status=status))
     elif kind == 3:
         assert await store.fail(claim, LOST)
     elif kind == 4:
@@ -68,7 +69,7 @@ FILTERS: dict[str, tuple[JobFilter, Callable[[ListedJob], bool]]] = {
     "queued": (JobFilter(frozenset({JobState.QUEUED})), lambda one: one.job.state is JobState.QUEUED),
     "running": (JobFilter(frozenset({JobState.RUNNING})), lambda one: one.job.state is JobState.RUNNING),
     "completed": (JobFilter(frozenset({JobState.COMPLETED})), lambda one: one.job.state is JobState.COMPLETED),
-    "failed": (JobFilter(frozenset({JobState.FAILED})), lambda one: one.job.state is JobState.FAILED),
+    "state failed": (JobFilter(frozenset({JobState.FAILED})), lambda one: one.job.state is JobState.FAILED),
     "delayed or cancelled": (
         JobFilter(frozenset({JobState.DELAYED, JobState.CANCELLED})),
         lambda one: one.job.state in (JobState.DELAYED, JobState.CANCELLED),
@@ -92,6 +93,22 @@ FILTERS: dict[str, tuple[JobFilter, Callable[[ListedJob], bool]]] = {
         JobFilter(frozenset({JobState.QUEUED}), "/work", "192.0.2.7"),
         lambda one: (one.job.state, one.route, one.job.client) == (JobState.QUEUED, "/work", "192.0.2.7"),
     ),
+    "failed": (
+        JobFilter(failed_only=True),
+        lambda one: one.job.state is JobState.FAILED or (one.job.status or 0) >= 500,
+    ),
+    "failed with a response, of a client": (
+        JobFilter(frozenset({JobState.COMPLETED}), client="192.0.2.7", failed_only=True),
+        lambda one: (one.job.status or 0) >= 500 and one.job.client == "192.0.2.7",
+    ),
+    "failed with an error": (
+        JobFilter(error_type=LOST.error_type, failed_only=True),
+        lambda one: one.job.state is JobState.FAILED,
+    ),
+    "failed and queued": (JobFilter(frozenset({JobState.QUEUED}), failed_only=True), lambda one: False),
+    "a status from 500": (JobFilter(statuses=frozenset({503})), lambda one: one.job.status == 503),
+    "two statuses": (JobFilter(statuses=frozenset({404, 503})), lambda one: one.job.status in (404, 503)),
+    "a status and a state": (JobFilter(frozenset({JobState.FAILED}), statuses=frozenset({404})), lambda one: False),
     "no such route": (JobFilter(route="/nowhere"), lambda one: False),
     "completed with an error": (
         JobFilter(frozenset({JobState.COMPLETED}), error_type=ErrorType.REQUEST_TIMEOUT),

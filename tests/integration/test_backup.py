@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from queue_middleware.stores import administer
 from tests.support.queue_client import eventually, serving
 from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
@@ -34,14 +32,11 @@ async def test_a_service_continues_from_a_backup_made_while_the_queue_ran(databa
         slow = await queue.submit("POST", "/slow")
         await eventually(lambda: b"/slow" in entered)
         waiting = await queue.submit("POST", "/waiting")
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            connection.execute("VACUUM INTO ?", (str(copy),))
-        for companion in (".key", ".secret"):
-            shutil.copy2(f"{database}{companion}", f"{copy}{companion}")
+        made = await asyncio.to_thread(administer(str(database)).back_up, copy)
+        assert len(made.files) == 3
         keys = (await queue.client.get("/fal/queue/.well-known/jwks.json")).json()
         # Jobs submitted after the backup are not in it and do not disturb it.
         lost = await queue.submit("POST", "/lost")
-    copy.chmod(0o600)
     gate.set()
     async with serving(app, copy, concurrency=1, lease=0.5) as queue:
         assert [(await queue.response(one)).text for one in (done, slow, waiting)] == ["/done", "/slow", "/waiting"]

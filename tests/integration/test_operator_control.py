@@ -124,6 +124,11 @@ async def test_arguments_that_cannot_be_meant_are_refused(database: Path, argume
         with pytest.raises(BadRequest, match=sentence):
             await service.app.pause(**arguments)
         assert await service.app.pauses() == []
+        for act in (service.app.resume(operator=""), service.app.redeliver(host="a.example", operator="")):
+            with pytest.raises(BadRequest, match="1 to 256 printable characters"):
+                await act
+        with pytest.raises(BadRequest, match="1 to 256 printable characters"):
+            await service.app.probe("a.example", operator="")
         with pytest.raises(BadRequest, match="limit is 0"):
             await service.app.audit(limit=0)
 

@@ -72,7 +72,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/run-in-production.md", "`concurrency` (8) is how many", Settings.concurrency, 8),
     ("docs/how-to/run-in-production.md", "for `retention` (7 days); results up to 64 MiB", Settings.retention, 7 * DAY),
     ("docs/how-to/run-in-production.md", "results up to 64 MiB", Settings.max_response_body, 64 * MIB),
-    ("docs/how-to/run-in-production.md", "`lease` has run out, about a minute", Settings.lease, MINUTE),
+    ("docs/how-to/back-up-and-restore.md", "`lease` has run out, about a minute", Settings.lease, MINUTE),
     ("docs/how-to/docker.md", "below 5 % of the disk, at least 256 MiB", disk._MIN_RESERVED, 256 * MIB),
     ("docs/how-to/docker.md", "and at most 2 GiB, submissions get 503", disk._MAX_RESERVED, 2048 * MIB),
     ("docs/how-to/fastapi.md", "waits up to `shutdown_timeout` (20 s)", Settings.shutdown_timeout, 20),

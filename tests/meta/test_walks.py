@@ -16,9 +16,9 @@ import yaml
 
 from queue_middleware import Settings
 from queue_middleware.cli import make_parser
-from queue_middleware.cli.flags import variable_of
 from queue_middleware.cli.reference import leaves
 from queue_middleware.option_parsers import parse_seconds
+from queue_middleware.settings import variable_of
 
 from .test_docs import PAGES, ROOT, blocks, name
 
@@ -120,7 +120,7 @@ def test_documented_options_of_servers_exist(program: str) -> None:
 
 
 def test_every_documented_variable_is_an_option() -> None:
-    known = {f"QUEUE_{option.name.removeprefix('queue_').upper()}" for option in fields(Settings)}
+    known = {variable_of(option.name) for option in fields(Settings)}
     known |= {
         "QUEUE_",
         "QUEUE_TESTS",

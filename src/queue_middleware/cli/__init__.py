@@ -21,7 +21,9 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 """Runs one action with the parsed arguments. Returns a value of `exit_codes.Exit`; None stands for `Exit.DONE`."""
 
 COMMANDS: dict[str, str] = {
+    "completion": "the script with which a shell completes this command",
     "database": "the database: information, check, backup, space, schema",
+    "status": "the state of the whole queue at a glance",
     "doctor": "look for what is wrong, and what to do about it",
     "requests": "list and inspect requests, and act on them",
     "webhooks": "list and inspect webhooks, and deliver them again",

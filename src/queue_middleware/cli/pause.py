@@ -80,14 +80,15 @@ async def _read(chosen: argparse.Namespace) -> list[Pause]:
 def print_pauses(pauses: list[Pause], terminal: Terminal) -> None:
     """Print the pauses that hold now."""
     if terminal.json:
-        terminal.print_json(Pauses([_row(one) for one in pauses]))
+        terminal.print_json(Pauses([pause_row(one) for one in pauses]))
     elif pauses:
         terminal.print_table(("PAUSED ROUTE", "SINCE", "UNTIL", "BY", "REASON"), [_cells(one, terminal) for one in pauses])
     else:
         terminal.note("nothing is paused")
 
 
-def _row(pause: Pause) -> PauseRow:
+def pause_row(pause: Pause) -> PauseRow:
+    """The pause for JSON."""
     return PauseRow(pause.route, pause.operator, pause.reason, time_or_none(pause.paused_at), time_or_none(pause.paused_until))
 
 

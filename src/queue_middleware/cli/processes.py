@@ -46,7 +46,7 @@ def _list(chosen: argparse.Namespace, terminal: Terminal) -> int:
     """List the processes that run the queue now, the oldest first."""
     found = asyncio.run(_read(chosen))
     if terminal.json:
-        terminal.print_json([_row(one) for one in found])
+        terminal.print_json([process_row(one) for one in found])
     elif found:
         terminal.print_table(
             ("PROCESS", "HOST", ">PID", "VERSION", ">RUNNING", ">STUCK", "STARTED", "REPORTED"),
@@ -62,7 +62,8 @@ async def _read(chosen: argparse.Namespace) -> list[ProcessRecord]:
         return await stores.operations.processes()
 
 
-def _row(process: ProcessRecord) -> ProcessRow:
+def process_row(process: ProcessRecord) -> ProcessRow:
+    """The process for JSON."""
     return ProcessRow(
         process.owner,
         process.host,

@@ -65,7 +65,7 @@ def _list(chosen: argparse.Namespace, terminal: Terminal) -> int:
     """
     found = asyncio.run(_read(chosen))
     if terminal.json:
-        terminal.print_json([_row(one) for one in found])
+        terminal.print_json([receiver_row(one) for one in found])
     elif found:
         terminal.print_table(
             ("HOST", "SUBMITTER", "HEALTH", ">FAILURES", "FAILING SINCE", "NEXT PROBE", ">PENDING"),
@@ -81,7 +81,8 @@ async def _read(chosen: argparse.Namespace) -> list[FlowRecord]:
         return await stores.webhooks.receivers(list(ReceiverHealth) if chosen.all else UNHEALTHY)
 
 
-def _row(flow: FlowRecord) -> ReceiverRow:
+def receiver_row(flow: FlowRecord) -> ReceiverRow:
+    """The receiver for JSON."""
     return ReceiverRow(
         flow.host,
         flow.submitter,

@@ -17,10 +17,8 @@ def output_types() -> dict[str, Any]:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The schema of the document of each command."""
-    made = {
-        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **schema(kind)}
+    """The schema of the document of each command, as a JSON file of it is read."""
+    return {
+        command: {"$schema": _DIALECT, "title": f"queue-middleware {command} --json", **decode(encode(schema(kind)))}
         for command, kind in output_types().items()
     }
-    found: dict[str, dict[str, Any]] = decode(encode(made))  # as it is read: the defaults of fields may be tuples
-    return found

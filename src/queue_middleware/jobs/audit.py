@@ -10,6 +10,8 @@ from .struct import Struct
 
 MAX_AUDIT_RECORDS = 10_000
 """The oldest are deleted."""
+APPLICATION = "application"
+"""The operator of an act that names none: the code that calls the methods of the queue."""
 QUEUE = "queue"
 """The operator of what the queue does by itself: it resumes when the time of a pause is over."""
 _LONGEST_OPERATOR = 256

@@ -25,6 +25,10 @@ class JobFilter(Struct, frozen=True):
     """Submitted at this time or later; milliseconds since 1970."""
     until: int | None = None
     """Submitted before this time."""
+    failed_only: bool = False
+    """Only jobs that ended without a response and were not cancelled, or with a status from 500."""
+    statuses: frozenset[int] = frozenset()
+    """The HTTP statuses of responses; empty: any response, or none."""
 
 
 class ListPosition(Struct, frozen=True):

@@ -32,18 +32,19 @@ class OperatorStore(ControlStore, Protocol):
 
     # --- acts
 
-    async def copy(self, copies: Sequence[tuple[str, NewJob]], operator: str) -> list[str | QueueError]:
+    async def copy(self, originals: Sequence[tuple[str, NewJob]], operator: str, target: str) -> list[str | QueueError]:
         """Submit jobs, each as the copy of an ended one, whose request id comes first; the new request ids.
 
         Each copy and the job that it copies name each other. The limits for submissions hold. An error takes the place of the
-        id of a copy that was refused, e.g. `NotEnded` and `UnknownRequest`.
+        id of a copy that was refused, e.g. `NotEnded` and `UnknownRequest`. One transaction; `target` is recorded.
         """
 
     async def cancel_many(self, keys: Sequence[int], operator: str, target: str) -> dict[int, JobState]:
         """End those of these jobs that wait, and mark those that run; the new states of those that were affected.
 
-        A job that runs has the state `running` until its worker has ended it. `target` is recorded.
+        A job that runs has the state `running` until its worker has ended it. Many jobs take several transactions, each of
+        which records `target`; jobs that have ended meanwhile are left out.
         """
 
     async def run_now(self, keys: Sequence[int], operator: str, target: str) -> list[int]:
-        """Make delayed jobs due now, suspects too; the keys of those that were delayed."""
+        """Make delayed jobs due now, suspects and those with a start time too; the keys of those that were delayed."""

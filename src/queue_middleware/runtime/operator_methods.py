@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from queue_middleware.jobs.audit import Action, AuditRecord
+from queue_middleware.jobs.audit import APPLICATION, Action, AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.processes import ProcessRecord
-from queue_middleware.webhooks.admin import APPLICATION, UNHEALTHY, make_filter
+from queue_middleware.webhooks.admin import UNHEALTHY, make_filter
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 from .runtime import Runtime
@@ -25,7 +25,7 @@ class OperatorMethods:
         return await self._runtime.counts()
 
     async def pause(
-        self, route: str | None = None, *, reason: str = "", until: datetime | None = None, operator: str = "application"
+        self, route: str | None = None, *, reason: str = "", until: datetime | None = None, operator: str = APPLICATION
     ) -> None:
         """Hold the starts of a route, or of all routes, in every process and over restarts. Submissions are accepted as before.
 
@@ -37,7 +37,7 @@ class OperatorMethods:
             await self._runtime.control.pause(route, reason, until, operator)
             work.count = 1
 
-    async def resume(self, route: str | None = None, *, operator: str = "application") -> bool:
+    async def resume(self, route: str | None = None, *, operator: str = APPLICATION) -> bool:
         """End the pause of a route; False if it is not paused. Without `route`, end the pause of all routes.
 
         A pause of all routes and the pause of one route are separate: a request starts when neither holds. Raises `BadRequest`.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from queue_middleware.errors import QueueError, SettingsError
+from queue_middleware.jobs.operator_store import OperatorStore
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
@@ -20,7 +21,6 @@ from queue_middleware.webhooks.store import WebhookStore
 
 from .administration import DatabaseAdministration
 from .common.job_store import CommonJobStore
-from .common.operator_store import CommonOperatorStore
 from .sqlite import ReadOnlySQLiteStore, SQLiteAdministration, SQLiteStore, database_path
 
 _STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
@@ -83,7 +83,7 @@ class Stores:
     jobs: JobStore
     webhooks: WebhookStore
     tasks: TaskStore
-    operations: CommonOperatorStore
+    operations: OperatorStore
     database: Database
     location: Location
 
@@ -108,7 +108,7 @@ class ReadOnlyStores:
     jobs: CommonJobStore
     webhooks: WebhookStore
     tasks: TaskStore
-    operations: CommonOperatorStore
+    operations: OperatorStore
     location: Location
 
 

@@ -16,21 +16,22 @@ _ADDRESSES = 10_000
 
 
 class LookupLimiter:
-    """Failed lookups of the last minute, by address, in this process."""
+    """Failed lookups of the last minute, by address, in this process; at most `most` of one address."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MAX_FAILURES) -> None:
         self._clock = clock
+        self._most = most
         self._failed: dict[str, deque[float]] = {}
 
     def count(self, address: str) -> None:
-        """Count one failed lookup. Raises `RateLimited` above `MAX_FAILURES` in `WINDOW` seconds."""
+        """Count one failed lookup. Raises `RateLimited` above `most` in `WINDOW` seconds."""
         now = self._clock()
-        times = self._failed.setdefault(address, deque(maxlen=MAX_FAILURES + 1))
+        times = self._failed.setdefault(address, deque(maxlen=self._most + 1))
         while times and times[0] <= now - WINDOW:
             times.popleft()
         times.append(now)
         if len(self._failed) > _ADDRESSES:
             del self._failed[next(iter(self._failed))]
-        if len(times) > MAX_FAILURES:
+        if len(times) > self._most:
             # The next lookup counts as well, so by then the second oldest has to be out of the window.
             raise RateLimited("Rate limit exceeded", max(1, math.ceil(times[1] + WINDOW - now)))

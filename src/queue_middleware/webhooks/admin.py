@@ -10,7 +10,7 @@ from msgspec.json import encode
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.events import Emit, Operated, Redelivered
-from queue_middleware.jobs.audit import Action, checked_operator
+from queue_middleware.jobs.audit import APPLICATION, Action, checked_operator
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.syntax.hosts import canonical_authority
 from queue_middleware.syntax.times import milliseconds_of
@@ -19,8 +19,6 @@ from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, FlowRecord,
 from .store import WebhookStore
 
 UNHEALTHY = (ReceiverHealth.OPEN, ReceiverHealth.FAILING, ReceiverHealth.SLOW)
-APPLICATION = "application"
-"""The operator of an act for which the caller has named none."""
 Record = Callable[[str, Action, str, int], Awaitable[None]]
 """Records an act: operator, action, target, count."""
 _BATCH = 500

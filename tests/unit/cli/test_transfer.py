@@ -155,7 +155,7 @@ def test_requests_that_are_not_kept_are_counted(terminal):
     assert terminal.error == "1 of 2 requests are not kept and were left out\n"
     status, out = terminal.run_any("requests", "export", "--route", "/b")
     assert (status, out) == (3, "")
-    assert "is not kept" in terminal.run("requests", "export", cancelled, fails=True)
+    assert "option keep_requests" in terminal.run("requests", "export", cancelled, fails=True)
     assert "not both" in terminal.run("requests", "export", cancelled, "--route", "/b", fails=True, code=2)
     assert json.loads(terminal.run("requests", "export", waiting, "--json"))[0]["state"] == "queued"
 

@@ -127,7 +127,7 @@ def _start_deliveries(
     return [
         DeliveryClaim(
             delivery_id, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), number, data,
-            _health(due_flows[flow]), flow, since,
+            _health(due_flows[flow]), flow, since=since,
         )
         for _, delivery_id, token, url, host, attempt, spent, kind, number, data, flow, since, key, tail in rows
     ]  # fmt: skip

@@ -17,6 +17,9 @@ _INDEXED_SLICE = 4_000
 """Jobs that one page examines through indexes, which takes several times as long for each."""
 _LARGEST_KEY = 2**63 - 1
 _WITH_ERROR = frozenset({JobState.FAILED, JobState.CANCELLED})
+_WITH_STATUS = frozenset({JobState.COMPLETED})
+_FAILED = frozenset({JobState.FAILED, JobState.COMPLETED})
+_SERVER_ERROR = 500
 
 
 class _Source(NamedTuple):
@@ -71,6 +74,7 @@ def _conditions(wanted: JobFilter, after: ListPosition | None) -> dict[str, Any]
         "route": wanted.route,
         "client": wanted.client,
         "error_type": wanted.error_type,
+        "statuses": sorted(wanted.statuses) or None,
     }
 
 
@@ -84,8 +88,19 @@ def _sources(queries: Queries, wanted: JobFilter) -> list[_Source]:
     states = wanted.states or frozenset(JobState)
     if wanted.error_type is not None:
         states = states & _WITH_ERROR
+    if wanted.statuses:
+        states = states & _WITH_STATUS
+    if wanted.failed_only:
+        states = states & _FAILED
+    if JobState.COMPLETED in states and (wanted.failed_only or min(wanted.statuses, default=0) >= _SERVER_ERROR):
+        return [_Source("list_server_errors", "slice_server_errors", {}), *_sources_of(queries, states - _WITH_STATUS)]
     if JobState.COMPLETED in states:  # most jobs are, so nothing is gained by reading the other states apart
         return [_Source("list_any", "slice_any", {"states": sorted(states) if wanted.states else None})]
+    return _sources_of(queries, states)
+
+
+def _sources_of(queries: Queries, states: frozenset[JobState]) -> list[_Source]:
+    """One source or more for each state but `completed`."""
     sources: list[_Source] = []
     for state in states:
         if state is JobState.QUEUED:
@@ -129,4 +144,4 @@ def _examined(queries: Queries, source: _Source, found: _Found, conditions: dict
 
 def _is_selective(parameters: dict[str, Any]) -> bool:
     """Whether a source may hold jobs that are not selected, so that a page could examine many and find few."""
-    return any(parameters.get(name) is not None for name in ("route", "client", "error_type", "states"))
+    return any(parameters.get(name) is not None for name in ("route", "client", "error_type", "statuses", "states"))

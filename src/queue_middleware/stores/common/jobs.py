@@ -27,7 +27,7 @@ from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
 from queue_middleware.webhooks.models import receiver_host
 
-from . import task_rows
+from . import keeping, task_rows
 from .bounds import within_bounds
 from .codec import clean, decode_request, decode_webhook_kinds
 from .pauses import held_routes
@@ -139,6 +139,8 @@ def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool
 
 def end(transaction: Transaction, batch: Sequence[EndedAttempt]) -> tuple[list[bool], Sequence[EndedAttempt]]:
     """`finish` without the webhooks. Also returns the attempts whose claims were held: their webhooks are to be created."""
+    if transaction.keep is not None:
+        keeping.end_running(transaction, [(key, token, outcome) for key, token, _, outcome, _ in batch])
     held = _end_held(transaction, batch)
     if len(held) == len(batch):
         _store_outcomes(transaction, batch)
@@ -266,6 +268,7 @@ def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescued
 
 def end_not_running(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
     """End jobs that are queued, delayed or awaiting an external service."""
+    keeping.end_not_running(transaction, keys, failure)
     columns = (end_state(failure), transaction.now, failure.error_type, failure.detail, list(keys))
     ended = transaction.all("end_not_running", columns)
     if ended:

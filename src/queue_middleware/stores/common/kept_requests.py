@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from queue_middleware.errors import NotKept, UnknownRequest
 from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.job_detail import KeptRequest
@@ -17,18 +21,20 @@ _WITH_REQUEST = frozenset({JobState.QUEUED, JobState.DELAYED, JobState.RUNNING})
 """States in which the payload of a job is its request."""
 
 
-def kept_request(queries: Queries, request_id: str) -> KeptRequest:
-    """The request of a job that has not ended. Raises `NotKept`, `UnknownRequest`, `BadRequest`."""
+def kept_request(queries: Queries, request_id: str, now: int) -> KeptRequest:
+    """The request of a job that has not ended, or that was kept. Raises `NotKept`, `UnknownRequest`, `BadRequest`."""
     first, tail = parse_request_id(request_id)
     with queries.snapshot():
         row = queries.one("submitted_job", {"first": first, "tail": tail})
         if row is None:
             raise UnknownRequest(f"there is no request {request_id}")
         key, state, priority, client, max_attempts, retries, webhook, kinds, unstored, route, secrets = row
-        if state not in _WITH_REQUEST:
-            raise NotKept(f"the request {request_id} is not kept")
-        request = _request(queries, key)
-        task = _task(queries, key, secrets)
+        stored = _payload(queries, key) if state in _WITH_REQUEST else queries.one("kept_request", {"key": key, "now": now})
+        if stored is None:
+            raise _not_kept(request_id)
+        head, body, chunks, kept_secrets, kept_until = stored
+        request = _request(queries, request_id, (key, head, body, chunks))
+        task = _task(queries, key, secrets or kept_secrets)
     policy = policy_of(max_attempts, retries)
     return KeptRequest(
         NewJob(
@@ -42,15 +48,27 @@ def kept_request(queries: Queries, request_id: str) -> KeptRequest:
             webhook_kinds=() if kinds is None else decode_webhook_kinds(kinds),
             route=route,
         ),
-        None,
+        kept_until,
     )
 
 
-def _request(queries: Queries, key: int) -> StoredRequest:
+def _payload(queries: Queries, key: int) -> tuple[Any, ...]:
+    """The columns of a kept request, for a job whose payload is its request."""
     ((_, head, body, chunks),) = queries.all("payloads", ([key],))
+    return head, body, chunks, None, None
+
+
+def _request(queries: Queries, request_id: str, stored: tuple[int, bytes, bytes, int]) -> StoredRequest:
+    key, head, body, chunks = stored
     if chunks:
-        body = b"".join((body, *(row[0] for row in queries.all("request_chunks", (key,)))))
-    return decode_request(head, body)
+        rows = queries.all("request_chunks", (key,))
+        if len(rows) < chunks:  # retention is deleting them
+            raise _not_kept(request_id)
+        body = b"".join((body, *(row[0] for row in rows)))
+    try:
+        return decode_request(head, body)
+    except msgspec.DecodeError:
+        raise NotKept(f"the request {request_id} cannot be read by this release") from None
 
 
 def _task(queries: Queries, key: int, secrets: bytes | None) -> Task | None:
@@ -62,3 +80,7 @@ def _task(queries: Queries, key: int, secrets: bytes | None) -> Task | None:
     if secrets is None or task.spec.poll is None:
         return task
     return task.replace(spec=task.spec.replace(poll=task.spec.poll.replace(headers=decode_secrets(secrets))))
+
+
+def _not_kept(request_id: str) -> NotKept:
+    return NotKept(f"the request {request_id} is not stored any more (option keep_requests)")

@@ -6,14 +6,14 @@ from typing import Any
 
 from queue_middleware.jobs.models import CHUNK_SIZE, Claim, Failure, StoredResponse
 
-from . import deliveries, jobs, requeueing, tasks
+from . import bulk, copies, deliveries, jobs, requeueing, tasks
 from .pending import Operation
 
 ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
     {
         jobs.cancel, jobs.fail, jobs.expire,
         requeueing.retry, requeueing.release, requeueing.release_all, requeueing.lose, requeueing.rescue,
-        tasks.complete_attempt, tasks.resolve, tasks.time_out, deliveries.redeliver,
+        tasks.complete_attempt, tasks.resolve, tasks.time_out, deliveries.redeliver, bulk.cancel, copies.copy,
     }
 )  # fmt: skip
 """Operations that may delete many rows, or a long request or response whose size is not known beforehand."""

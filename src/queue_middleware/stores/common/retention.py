@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from queue_middleware.jobs.ids import SEQUENCE_BITS
 from queue_middleware.jobs.models import CHUNK_SIZE
 from queue_middleware.jobs.outcomes import LARGE_RESPONSE_BYTES, LARGE_UNSTORED_RESPONSE_TTL_MS, UNSTORED_RESPONSE_TTL_MS
@@ -17,13 +19,14 @@ from .wall_clock import CLOCK_TOLERANCE
 _JOBS_PER_STATEMENT = 64
 """Small jobs that one statement deletes; the clock is read between two statements."""
 _LIGHT_JOB = 2**20
-"""Weight up to which a job is deleted with others. A heavier job is deleted alone and in parts."""
+"""Weight up to which a job or a kept request is deleted with others. A heavier one is deleted alone and in parts."""
+_REQUEST_CHUNK_DELETES = (("delete_some_request_chunks", 4, CHUNK_SIZE),)
+"""Statement, the most rows that it deletes at once, the largest weight of a row."""
 _CHUNK_DELETES = (
     ("delete_some_response_chunks", 4, CHUNK_SIZE),
-    ("delete_some_request_chunks", 4, CHUNK_SIZE),
+    *_REQUEST_CHUNK_DELETES,
     ("delete_some_log_lines", 4, CHUNK_SIZE),
 )
-"""Statement, the most rows that it deletes at once, the largest weight of a row."""
 _DELIVERIES_PER_STATEMENT = 64
 """Deliveries about events before the end of a request that one statement deletes."""
 
@@ -43,21 +46,25 @@ class PrunableRows(Struct, frozen=True):
     """Keys of jobs that ended in the future, because the clock was wrong. Their end is set to the present."""
     max_weight: int = MAX_WEIGHT
     """The largest weight that the transaction deletes."""
+    requests: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    """Key and weight of jobs whose kept request has expired, the longest expired first."""
+    now: int = 0
+    """The time by which they have."""
 
     @property
     def weight(self) -> int:
-        """The weight of all jobs and responses."""
-        return sum(weight for _, weight in (*self.jobs, *self.responses))
+        """The weight of all jobs, responses and requests."""
+        return sum(weight for _, weight in (*self.jobs, *self.responses, *self.requests))
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.responses or self.hosts or self.flows or self.ended_ahead)
+        return bool(self.jobs or self.responses or self.requests or self.hosts or self.flows or self.ended_ahead)
 
 
 class Pruned(Struct, frozen=True):
     """What one transaction has deleted."""
 
     count: int
-    """Jobs and responses that were deleted, or deleted in part."""
+    """Jobs, responses and requests that were deleted, or deleted in part."""
     last: int | None
     """The last job that the next step can skip; None if there is none."""
 
@@ -74,6 +81,7 @@ def find_prunable(queries: Queries, now: int, retention: int, after: int, limit:
         "limit": limit,
     }
     hosts = {"before": before, "latest": now + CLOCK_TOLERANCE, "limit": limit}
+    requests = {"now": now, "row": ROW_WEIGHT, "chunk": ROW_WEIGHT + CHUNK_SIZE, "limit": limit}
     found = _found(queries, "prunable_jobs", jobs)
     # Jobs with a wrong time are searched last, when few ended jobs are left to visit.
     found += _found(queries, "prunable_jobs_ahead", ahead) if len(found) < limit else []
@@ -83,6 +91,8 @@ def find_prunable(queries: Queries, now: int, retention: int, after: int, limit:
         _found(queries, "unused_receivers", hosts),
         _found(queries, "unused_flows", hosts),
         _found(queries, "jobs_ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
+        requests=[(key, weight) for key, weight in queries.all("expired_requests", requests)],
+        now=now,
     )
 
 
@@ -121,6 +131,8 @@ def _prune(transaction: Transaction, found: PrunableRows, budget: Budget) -> Pru
     last, count = _prune_jobs(transaction, found.jobs, budget)
     if not budget.is_spent:
         count += _prune_responses(transaction, found.responses, budget)
+    if not budget.is_spent:
+        count += _prune_requests(transaction, found, budget)
     return Pruned(count, last)
 
 
@@ -173,8 +185,10 @@ def _delete_stepwise(transaction: Transaction, key: int, budget: Budget) -> bool
     return True
 
 
-def _delete_chunks(transaction: Transaction, key: int, budget: Budget) -> bool:
-    for name, max_rows, weight in _CHUNK_DELETES:
+def _delete_chunks(
+    transaction: Transaction, key: int, budget: Budget, deletes: Sequence[tuple[str, int, int]] = _CHUNK_DELETES
+) -> bool:
+    for name, max_rows, weight in deletes:
         limit = max(1, min(max_rows, budget.left // weight))
         while deleted := transaction.change(name, {"key": key, "limit": limit}):
             budget.spend(deleted * weight)
@@ -196,3 +210,33 @@ def _prune_responses(transaction: Transaction, found: list[tuple[int, int]], bud
         if budget.is_spent:
             break
     return count
+
+
+def _prune_requests(transaction: Transaction, found: PrunableRows, budget: Budget) -> int:
+    count = 0
+    for group in _light_groups(found.requests):
+        # Checked again in this transaction: a job may have been deleted, and its key given to a new one.
+        expired = transaction.all("still_expired_requests", {"keys": [key for key, _ in group], "now": found.now})
+        keys = [row[0] for row in expired]
+        count += len(keys)
+        if keys and group[0][1] > _LIGHT_JOB and not _delete_chunks(transaction, keys[0], budget, _REQUEST_CHUNK_DELETES):
+            break
+        transaction.change("delete_chunks_of_requests", (keys,))
+        transaction.change("delete_kept_requests", (keys,))
+        budget.spend(min(sum(weight for _, weight in group), _LIGHT_JOB))
+        if budget.is_spent:
+            break
+    return count
+
+
+def _light_groups(found: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The same rows in groups that are together not heavier than `_LIGHT_JOB`; a heavier one is alone."""
+    groups: list[list[tuple[int, int]]] = []
+    left = 0
+    for key, weight in found:
+        if weight > left or len(groups[-1]) == _JOBS_PER_STATEMENT:
+            groups.append([])
+            left = _LIGHT_JOB
+        groups[-1].append((key, weight))
+        left -= weight
+    return groups

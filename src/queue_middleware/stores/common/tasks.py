@@ -15,7 +15,7 @@ from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult, ResolveOutcome, Wait
 from queue_middleware.tasks.polling.config import poll_host
 
-from . import task_rows
+from . import keeping, task_rows
 from .bounds import within_bounds
 from .codec import clean, encode, encode_headers
 from .jobs import end_not_running, end_of, finish, finish_with_early_result, insert_deliveries, notify_next_suspect
@@ -66,7 +66,7 @@ def _complete_attempt(
     if early := finish_with_early_result(transaction, key, token, webhook):
         return end_of(early)
     if wait is not None and isinstance(outcome, StoredResponse) and not cancelling:
-        _begin_wait(transaction, key, task, outcome, wait)
+        _begin_wait(transaction, claim, task, outcome, wait)
         return AttemptEnd(JobState.AWAITING)
     outcome = CANCELLED if wait is not None and cancelling else outcome
     finish(transaction, [(key, token, webhook, outcome, True)])
@@ -79,8 +79,9 @@ def _attempt_end(state: str, status: int | None, error: str | None) -> AttemptEn
     return AttemptEnd(JobState(state), status, None if error is None else ErrorType(error))
 
 
-def _begin_wait(transaction: Transaction, key: int, task: Task, response: StoredResponse, wait: Wait) -> None:
-    now = transaction.now
+def _begin_wait(transaction: Transaction, claim: Claim, task: Task, response: StoredResponse, wait: Wait) -> None:
+    key, now = claim.key, transaction.now
+    keeping.begin_wait(transaction, key, claim.token)
     notify_next_suspect(transaction)
     transaction.change("set_awaiting", (key,))
     transaction.payloads.append((key, encode_headers(response.headers), response.body, response.chunks))
@@ -129,6 +130,7 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
     columns: tuple[Any, ...] = (JobState.COMPLETED, transaction.now, response.status, None, None, key)
     if failure is not None:
         columns = (JobState.FAILED, transaction.now, None, failure.error_type, clean(failure.detail), key)
+    keeping.end_not_running(transaction, [key], failure or response)
     row = transaction.one("resolve_job", columns)
     assert row is not None, "the state was read in this transaction"  # noqa: S101
     notify_next_suspect(transaction)

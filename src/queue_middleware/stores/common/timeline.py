@@ -18,10 +18,10 @@ from .transaction import Queries
 _MAX_DELIVERY_ATTEMPTS = 500
 
 
-def timeline(queries: Queries, request_id: str) -> list[TimelineEntry]:
+def timeline(queries: Queries, request_id: str, now: int) -> list[TimelineEntry]:
     """What happened to a request, in order of time. Raises `UnknownRequest`, `BadRequest`."""
     with queries.snapshot():
-        found = detail(queries, request_id)
+        found = detail(queries, request_id, now)
         key = found.job.key
         records = attempts(queries, key)
         wait = queries.one("task_wait", (key,))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from queue_middleware.jobs.kept_requests import KeepPolicy
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.store import Topic
 
@@ -103,6 +104,8 @@ class Transaction(Protocol):
     """Milliseconds."""
     keeps_logs: bool
     """Whether log lines of jobs are stored."""
+    keep: KeepPolicy | None
+    """Which requests are kept after their end; None if none are."""
     topics: set[Topic]
     """Topics whose listeners are notified after the commit."""
     payloads: list[tuple[int, bytes, bytes, int]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -137,6 +138,7 @@ class SQLiteAdministration:
         try:
             lock = WriteLock(self._beside(".lock"))
             with closing(lock), lock:
+                self._give_to_owner(self._beside(".lock"))
                 if not even_if_used:
                     self._check_unused()
                 with closing(open_connection(self.path, create=False)) as connection:
@@ -144,6 +146,12 @@ class SQLiteAdministration:
                     yield connection
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the database {self.path} cannot be opened: {error}") from error
+
+    def _give_to_owner(self, file: Path) -> None:
+        """Let the user of the service open a file that root may have created."""
+        if os.geteuid() == 0:
+            owner = self.path.stat()
+            os.chown(file, owner.st_uid, owner.st_gid)
 
     def _check_unused(self) -> None:
         running = len(living_owners(self.path))

@@ -18,6 +18,7 @@ from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import processes, requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
+from queue_middleware.stores.common.keeping import keep_policy
 from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
 from queue_middleware.stores.common.operator_store import CommonOperatorStore
 from queue_middleware.stores.common.pending import Operation, P, R
@@ -79,6 +80,7 @@ class SQLiteStore(CommonJobStore):
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0
+        self._keep = keep_policy(settings)
         self._opened: AsyncExitStack | None = None
         self._file_watch = FileWatch(self.path, settings.min_free_disk)
         self._maintenance = FileMaintenance(
@@ -207,7 +209,7 @@ class SQLiteStore(CommonJobStore):
     def _begin(self, connection: sqlite3.Connection) -> SQLiteTransaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
         transaction = SQLiteTransaction(
-            connection, now, self.owner, self._lease, boot_time, self._counters, self._routes, self._keeps_logs
+            connection, now, self.owner, self._lease, boot_time, self._counters, self._routes, self._keeps_logs, self._keep
         )
         if self._write_guard.refresh_and_check(self._counters, connection) and self._counters.queued:
             # Only this topic is urgent. `Notifier.poll` publishes the others. If they were published here, the listeners of a

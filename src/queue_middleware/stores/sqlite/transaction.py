@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from queue_middleware.jobs.kept_requests import KeepPolicy
 from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.store import Topic
@@ -131,6 +132,8 @@ class SQLiteTransaction:
     routes: Routes
     keeps_logs: bool = True
     """Whether log lines of jobs are stored."""
+    keep: KeepPolicy | None = None
+    """Which requests are kept after their end; None if none are."""
     topics: set[Topic] = field(default_factory=set)
     """Topics whose listeners are notified after the commit."""
     payloads: list[tuple[int, bytes, bytes, int]] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -272,6 +273,28 @@ async def test_compacting_and_migrating_are_refused_while_a_process_runs(path: P
             action()
     await store.close()
     administer(str(path)).compact()
+
+
+def test_a_process_that_starts_waits_for_the_end_of_compacting(path: Path, monkeypatch: Any) -> None:
+    held = []
+
+    def execute(connection: sqlite3.Connection, statement: str) -> None:
+        with Path(f"{path}.lock").open("rb") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        held.append(statement)
+
+    monkeypatch.setattr("queue_middleware.stores.sqlite.administration._execute", execute)
+    administer(str(path)).compact()
+    assert held == ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_lock_that_root_creates_belongs_to_the_user_of_the_database(path: Path) -> None:
+    lock = Path(f"{path}.lock")
+    lock.unlink()
+    os.chown(path, 1234, 1235)
+    administer(str(path)).compact()
+    assert (lock.stat().st_uid, lock.stat().st_gid) == (1234, 1235)
 
 
 async def test_migrating_an_earlier_schema(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ SELECT id FROM job WHERE id < :before AND id >= :least
     AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
     AND (:route IS NULL OR route IN (SELECT id FROM route WHERE template = :route))
     AND (:client IS NULL OR client = :client) AND (:error_type IS NULL OR error_type = :error_type)
+    AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
 ORDER BY id DESC LIMIT :limit;
 
 -- name: slice_any
@@ -69,4 +70,18 @@ ORDER BY id DESC LIMIT :limit;
 SELECT min(id), count(*) FROM (
     SELECT id FROM job INDEXED BY job_by_state
     WHERE state = :state AND state <> 'running' AND state <> 'completed' AND state <> 'queued' AND id < :before AND id >= :least
+    ORDER BY id DESC LIMIT :slice);
+
+-- name: list_server_errors
+SELECT id FROM job INDEXED BY job_server_error
+WHERE state = 'completed' AND status >= 500 AND id < :before AND id >= :least
+    AND (:route IS NULL OR route IN (SELECT id FROM route WHERE template = :route))
+    AND (:client IS NULL OR client = :client)
+    AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+ORDER BY id DESC LIMIT :limit;
+
+-- name: slice_server_errors
+SELECT min(id), count(*) FROM (
+    SELECT id FROM job INDEXED BY job_server_error
+    WHERE state = 'completed' AND status >= 500 AND id < :before AND id >= :least
     ORDER BY id DESC LIMIT :slice);

@@ -157,7 +157,9 @@ FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 >= 0;
 DELETE FROM payload WHERE job_id = ?;
 
 -- name: delete_request_chunks
-DELETE FROM request_chunk WHERE job_id = ?;
+-- Those of a kept request stay.
+DELETE FROM request_chunk
+WHERE job_id = ? AND NOT EXISTS (SELECT 1 FROM kept_request WHERE kept_request.job_id = request_chunk.job_id);
 
 -- name: delete_response_chunks
 DELETE FROM response_chunk WHERE job_id = ?;
@@ -548,6 +550,7 @@ SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :ke
     + :chunk * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
     + (SELECT ifnull(sum(:row + length(lines)), 0) FROM log WHERE job_id = :key)
     + :row * (SELECT count(*) FROM attempt WHERE job_id = :key)
+    + ifnull((SELECT :row + length(body) FROM kept_request WHERE job_id = :key), 0)
     + :row * (SELECT count(*) FROM delivery LEFT JOIN delivery_attempt ON delivery_id = delivery.id WHERE job_id = :key);
 
 -- name: still_prunable

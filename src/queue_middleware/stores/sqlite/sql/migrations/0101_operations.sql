@@ -17,16 +17,18 @@ CREATE TABLE attempt (
     PRIMARY KEY (job_id, position)
 ) STRICT, WITHOUT ROWID;
 
--- Requests that are kept after the end of their job (`keep_requests`), so that they can be submitted again. Their chunks stay in `request_chunk`.
+-- Requests that are kept after the end of their job (`keep_requests`), so that they can be submitted again. Their chunks stay in
+-- `request_chunk`. While a job awaits an external service, its request is kept until its outcome is known.
 CREATE TABLE kept_request (
     job_id     INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
     head       BLOB    NOT NULL,  -- like the columns of `payload`
     body       BLOB    NOT NULL,
     chunks     INTEGER NOT NULL CHECK (chunks >= 0),
-    kept_until INTEGER NOT NULL
+    secrets    BLOB,    -- like the column of `task`, whose value is deleted at the end
+    kept_until INTEGER  -- NULL: the job awaits an external service
 ) STRICT;
 
-CREATE INDEX kept_request_until ON kept_request (kept_until);
+CREATE INDEX kept_request_until ON kept_request (kept_until) WHERE kept_until IS NOT NULL;
 
 -- Jobs that an operator has created from the kept requests of ended jobs. The original may be deleted first.
 CREATE TABLE copy (
