@@ -228,9 +228,7 @@ def _one_of(value: object, *choices: str) -> str:
 
 def parse_tracing(value: object) -> str:
     """`link` or `parent`."""
-    if value not in ("link", "parent"):
-        raise SettingsError(f"{value!r} is neither 'link' nor 'parent'")
-    return str(value)
+    return _one_of(value, "link", "parent")
 
 
 def parse_public_url(value: object) -> str:

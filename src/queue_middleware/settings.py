@@ -36,8 +36,6 @@ from .secret_parsers import Admins, parse_admin, parse_key_sources, parse_keys, 
 
 _VARIABLES = {"queue_app": "QUEUE_APP", "admin": "QUEUE_ADMIN_TOKEN"}
 """Variables that are not named like their option: QUEUE is not repeated, and a function cannot be set in the environment."""
-_TEST_VARIABLES = "QUEUE_TESTS"
-"""Prefix of the variables that start like options and belong to `testing`."""
 
 
 class Options(TypedDict, total=False):
@@ -264,21 +262,6 @@ class Settings:
             elif environ.get(variable, "") != "":
                 values[name] = _checked(option, environ[variable], variable)
         return cls(**values)
-
-
-def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
-    """A sentence for each variable `QUEUE_…` that is not an option, and whether an option has a similar name."""
-    variables = {option_variable(option.name) for option in fields(Settings)}
-    # Also with the spelling that follows from the option's name.
-    words = {name.removeprefix("QUEUE_"): name for name in variables}
-    words |= {option.name.upper(): option_variable(option.name) for option in fields(Settings)}
-    found = []
-    for name in sorted(os.environ if environ is None else environ):
-        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):
-            near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
-            hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
-            found.append((f"the environment variable {name} is not an option of the queue and is ignored{hint}", bool(near)))
-    return found
 
 
 def option_variable(option: str) -> str:

@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from queue_middleware.runtime.stray_variables import stray_variables
 
 from queue_middleware.errors import SettingsError
+from queue_middleware.runtime.stray_variables import stray_variables
 from queue_middleware.settings import Options, Settings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
