@@ -72,8 +72,9 @@ class LoggingObserver:
             retry = f"; continues in {round(event.retry_in, 2):g} s" if event.retry_in else ""
             _log.error("%s: %s%s", event.where, text, retry, exc_info=event.error, extra=fields_of(event))
         elif (count := burst.take_unlogged()) > 0:
+            more = "1 more failure" if count == 1 else f"{count} more failures"
             since = _span(burst.last - burst.first)
-            _log.error("%s: %d more failures in %s, the last: %s", event.where, count, since, text, extra=fields_of(event))
+            _log.error("%s: %s in %s, the last: %s", event.where, more, since, text, extra=fields_of(event))
 
     def _log_recovery(self, event: Recovered) -> None:
         burst = self._bursts.end(event)

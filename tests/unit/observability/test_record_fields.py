@@ -150,7 +150,7 @@ def test_a_count_of_further_failures_has_the_fields_of_the_last(caplog: pytest.L
     for seconds[0] in (0.0, 11.0):
         observer.on_event(events.ServiceError("claim", ERROR, 1.5))
     first, count = caplog.records
-    assert "1 more failures" in count.getMessage()
+    assert "1 more failure in" in count.getMessage()
     assert (
         extra(first)
         == extra(count)
