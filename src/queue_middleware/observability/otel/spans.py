@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from functools import partial
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, get_current_span, get_tracer
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, get_current_span, get_tracer
 from opentelemetry.util.types import AttributeValue
 
-from queue_middleware.errors import QueueError
 from queue_middleware.instrumentation import (
     ActionWork,
     AttemptWork,
@@ -24,6 +23,7 @@ from queue_middleware.settings import Settings
 
 from . import names
 from .propagation import child_of, read_headers, read_trace, trace_text, with_trace, without_trace
+from .scopes import SpanScope, fail
 
 MAX_PROGRESS_EVENTS = 10
 """Of one attempt."""
@@ -44,75 +44,61 @@ class SpanInstrumentation(Instrumentation):
 
     # --- submissions
 
-    @contextmanager
-    def submission(self, work: SubmissionWork) -> Iterator[None]:
+    def submission(self, work: SubmissionWork) -> SpanScope:
         """A child of the span of the caller. It takes the place of that span in the stored request."""
         job = work.job
+        request = job.request
         attributes = _of_route(job.route, "submit", names.SEND)
-        attributes[names.MESSAGE_BODY_SIZE] = len(job.request.body)
+        attributes[names.MESSAGE_BODY_SIZE] = len(request.body)
         if self._shows_identities and (identity := identity_of(job.client)):
             attributes[names.ENDUSER_ID] = identity
-        name = names.SUBMIT.format(route=job.route)
-        with self._span(name, SpanKind.PRODUCER, attributes, _of_caller(work.caller)) as span:
-            request = job.request
-            work.job = job.replace(request=request.replace(headers=_replaced(request.headers, span.get_span_context())))
-            yield
-            if (result := work.result) is not None:
-                span.set_attribute(names.MESSAGE_ID, result.request_id)
-                span.set_attribute(names.POSITION, result.position)
-                if result.existing is not None:
-                    span.set_attribute(names.EXISTING, True)
+        name, context = names.SUBMIT.format(route=job.route), _of_caller(work.caller)
+        span = self._tracer.start_span(name, context, SpanKind.PRODUCER, attributes)
+        here = span.get_span_context()
+        if here.is_valid:
+            work.job = job.replace(request=request.replace(headers=with_trace(request.headers, here, trace_text(here))))
+        return SpanScope(span, partial(_add_receipt, work), shows_status=True)
 
     # --- attempts
 
-    @contextmanager
-    def attempt(self, work: AttemptWork) -> Iterator[None]:
+    def attempt(self, work: AttemptWork) -> SpanScope:
         """The root of a trace with a link to the submission, or its child. The application's own spans are children of it."""
         claim = work.claim
+        request = claim.request
         attributes = _of_route(claim.route, "process", names.PROCESSING)
         attributes[names.MESSAGE_ID] = claim.request_id
         attributes[names.ATTEMPT] = claim.attempt
         attributes[names.WAIT] = work.wait
-        context, links = self._after(read_headers(claim.request.headers))
+        context, links = self._after(read_headers(request.headers))
         name = names.PROCESS.format(route=claim.route)
-        with self._span(name, SpanKind.CONSUMER, attributes, context, links) as span:
-            here, request = span.get_span_context(), claim.request
-            if here.is_valid:
-                request = request.replace(headers=with_trace(request.headers, here))
-                work.claim = claim.replace(request=request, trace=trace_text(here))
-            if span.is_recording():
-                work.progress_listeners.append(_ProgressEvents(span))
-            try:
-                yield
-            finally:
-                _add_outcome(span, work)
+        span = self._tracer.start_span(name, context, SpanKind.CONSUMER, attributes, links)
+        here = span.get_span_context()
+        if here.is_valid:
+            trace = trace_text(here)
+            work.claim = claim.replace(request=request.replace(headers=with_trace(request.headers, here, trace)), trace=trace)
+        if span.is_recording():
+            work.progress_listeners.append(_ProgressEvents(span))
+        return SpanScope(span, partial(_add_outcome, work))
 
     # --- calls
 
-    @contextmanager
-    def call(self, work: CallWork) -> Iterator[None]:
+    def call(self, work: CallWork) -> SpanScope:
         """The call of a target is a child of the attempt; webhooks and polls are linked to it."""
         context: Context | None = None
         links: Sequence[Link] = ()
         if work.kind is not CallKind.TARGET:
             context, links = self._after(read_trace(work.trace), at_once=work.is_at_once)
         name = names.CALL.format(method=work.method)
-        with self._span(name, SpanKind.CLIENT, _of_call(work), context, links) as span:
-            here = span.get_span_context()
-            if self._sends_trace and work.is_named:
-                work.headers = _replaced(work.headers, here)
-            elif here.is_valid:
-                work.headers = without_trace(work.headers)
-            yield
-            if work.status is not None:
-                span.set_attribute(names.HTTP_STATUS, work.status)
-                if work.status >= 400:
-                    _fail(span, str(work.status))
+        span = self._tracer.start_span(name, context, SpanKind.CLIENT, _of_call(work), links)
+        here = span.get_span_context()
+        if here.is_valid:
+            is_sent = self._sends_trace and work.is_named
+            work.headers = with_trace(work.headers, here, trace_text(here)) if is_sent else without_trace(work.headers)
+        return SpanScope(span, partial(_add_status, work))
 
     # --- callbacks and actions
 
-    @contextmanager
-    def callback(self, work: CallbackWork) -> Iterator[None]:
+    def callback(self, work: CallbackWork) -> SpanScope:
         """A child of the span of the provider, with a link to the attempt."""
         attempt = read_trace(work.trace)
         attributes: _Attributes = {
@@ -124,23 +110,16 @@ class SpanInstrumentation(Instrumentation):
         }
         links = () if attempt is None else (Link(attempt),)
         name = names.CALLBACK.format(channel=work.channel)
-        with self._span(name, SpanKind.SERVER, attributes, _of_caller(work.caller), links) as span:
-            yield
-            if work.result:
-                span.set_attribute(names.RESULT, work.result)
+        span = self._tracer.start_span(name, _of_caller(work.caller), SpanKind.SERVER, attributes, links)
+        return SpanScope(span, partial(_add_result, work), shows_status=True)
 
-    @contextmanager
-    def action(self, work: ActionWork) -> Iterator[None]:
+    def action(self, work: ActionWork) -> SpanScope:
         """A child of the span in which the operator acts."""
         attributes: _Attributes = {}
         if self._shows_identities and work.operator is not None:
             attributes[names.ENDUSER_ID] = work.operator
-        with self._span(names.ACTION.format(action=work.action), SpanKind.INTERNAL, attributes) as span:
-            yield
-            if work.count is not None:
-                span.set_attribute(names.COUNT, work.count)
-
-    # --- what all of them need
+        span = self._tracer.start_span(names.ACTION.format(action=work.action), None, SpanKind.INTERNAL, attributes)
+        return SpanScope(span, partial(_add_count, work), shows_status=True)
 
     def _after(self, earlier: SpanContext | None, *, at_once: bool = False) -> tuple[Context, Sequence[Link]]:
         """The context and the links of a span that follows an earlier one, which may have ended long ago.
@@ -150,28 +129,6 @@ class SpanInstrumentation(Instrumentation):
         if earlier is None:
             return Context(), ()
         return (child_of(earlier), ()) if at_once or self._nests else (Context(), (Link(earlier),))
-
-    @contextmanager
-    def _span(
-        self,
-        name: str,
-        kind: SpanKind,
-        attributes: _Attributes,
-        context: Context | None = None,
-        links: Sequence[Link] = (),
-    ) -> Iterator[Span]:
-        """A span that is current inside. Of an exception it shows the class only: its text may contain data of a client."""
-        spanning: AbstractContextManager[Span] = self._tracer.start_as_current_span(
-            name, context, kind, attributes, links, record_exception=False, set_status_on_exception=False
-        )
-        with spanning as span:
-            try:
-                yield span
-            except Exception as error:
-                _fail(span, type(error).__name__)
-                if isinstance(error, QueueError) and kind is not SpanKind.CLIENT:
-                    span.set_attribute(names.HTTP_STATUS, error.status)
-                raise
 
 
 class _ProgressEvents:
@@ -223,26 +180,43 @@ def _of_caller(headers: Headers) -> Context | None:
     return Context() if caller is None else child_of(caller)
 
 
-def _replaced(headers: Headers, span: SpanContext) -> Headers:
-    return with_trace(headers, span) if span.is_valid else headers
+def _add_receipt(work: SubmissionWork, span: Span) -> None:
+    if (result := work.result) is not None:
+        attributes: _Attributes = {names.MESSAGE_ID: result.request_id, names.POSITION: result.position}
+        if result.existing is not None:
+            attributes[names.EXISTING] = True
+        span.set_attributes(attributes)
 
 
-def _add_outcome(span: Span, work: AttemptWork) -> None:
+def _add_outcome(work: AttemptWork, span: Span) -> None:
     outcome = work.outcome
     if work.is_handed_back:
         span.add_event(names.HANDED_BACK)
     elif isinstance(outcome, Failure):
-        span.set_attribute(names.ERROR_TYPE, outcome.error_type.value)
-        if outcome.error_type is not ErrorType.CLIENT_CANCELLED:
-            span.set_status(Status(StatusCode.ERROR))
+        if outcome.error_type is ErrorType.CLIENT_CANCELLED:
+            span.set_attribute(names.ERROR_TYPE, outcome.error_type.value)
+        else:
+            fail(span, outcome.error_type.value)
     elif outcome is not None:
         span.set_attribute(names.HTTP_STATUS, outcome.status)
         if work.error is not None:
-            _fail(span, type(work.error).__name__)
+            fail(span, type(work.error).__name__)
         elif outcome.status >= 500:
-            _fail(span, str(outcome.status))
+            fail(span, str(outcome.status))
 
 
-def _fail(span: Span, error_type: str) -> None:
-    span.set_attribute(names.ERROR_TYPE, error_type)
-    span.set_status(Status(StatusCode.ERROR))
+def _add_status(work: CallWork, span: Span) -> None:
+    if work.status is not None:
+        span.set_attribute(names.HTTP_STATUS, work.status)
+        if work.status >= 400:
+            fail(span, str(work.status))
+
+
+def _add_result(work: CallbackWork, span: Span) -> None:
+    if work.result:
+        span.set_attribute(names.RESULT, work.result)
+
+
+def _add_count(work: ActionWork, span: Span) -> None:
+    if work.count is not None:
+        span.set_attribute(names.COUNT, work.count)
