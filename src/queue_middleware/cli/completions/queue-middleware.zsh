@@ -65,10 +65,13 @@ _shtab_queue_middleware_receivers_commands() {
 
 _shtab_queue_middleware_requests_commands() {
   local _commands=(
+    cancel:'end requests that wait, and stop those that run'
     export:'print kept requests as JSON lines'
     import:'submit requests of an export'
     list:'requests, newest first'
     logs:'the log of a request'
+    replay:'submit ended requests again, as copies'
+    run-now:'start delayed requests now'
     show:'everything about one request'
   )
   _describe 'queue-middleware requests commands' _commands
@@ -302,6 +305,29 @@ _shtab_queue_middleware_requests_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_requests_defaults_added=0
 
+_shtab_queue_middleware_requests_cancel_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--state[queued, delayed, running, awaiting, completed, failed, cancelled\; \`failed\` alone includes responses with a status from 500]:S,…:"
+  "--route[the template of the path, e.g. \/items\/\{id\}]:R:"
+  "--client[the name or the network address of the client]:C:"
+  "--error[the error_type\: request_timeout, runner_disconnected, runner_incomplete_response, runner_server_error, runner_connection_error, runner_connection_refused, client_cancelled, start_timeout, wait_timeout, provider_failed]:E:(request_timeout runner_disconnected runner_incomplete_response runner_server_error runner_connection_error runner_connection_refused client_cancelled start_timeout wait_timeout provider_failed)"
+  "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
+  "--until[submitted before this time]:TIME:"
+  "--all[all requests\; needed if neither IDs nor a selection are given]"
+  "--dry-run[print what would be done, and do nothing]"
+  "--expect[act only if exactly so many are selected]:N:"
+  "--yes[do not ask]"
+  "--operator[the name in the audit\; default\: the user of the system]:NAME:"
+  "(*)::these requests:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_requests_cancel_defaults_added=0
+
 _shtab_queue_middleware_requests_export_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document]"
@@ -372,12 +398,60 @@ _shtab_queue_middleware_requests_logs_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_requests_logs_defaults_added=0
 
+_shtab_queue_middleware_requests_replay_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--state[queued, delayed, running, awaiting, completed, failed, cancelled\; \`failed\` alone includes responses with a status from 500]:S,…:"
+  "--route[the template of the path, e.g. \/items\/\{id\}]:R:"
+  "--client[the name or the network address of the client]:C:"
+  "--error[the error_type\: request_timeout, runner_disconnected, runner_incomplete_response, runner_server_error, runner_connection_error, runner_connection_refused, client_cancelled, start_timeout, wait_timeout, provider_failed]:E:(request_timeout runner_disconnected runner_incomplete_response runner_server_error runner_connection_error runner_connection_refused client_cancelled start_timeout wait_timeout provider_failed)"
+  "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
+  "--until[submitted before this time]:TIME:"
+  "--all[all requests\; needed if neither IDs nor a selection are given]"
+  "--dry-run[print what would be done, and do nothing]"
+  "--expect[act only if exactly so many are selected]:N:"
+  "--yes[do not ask]"
+  "--operator[the name in the audit\; default\: the user of the system]:NAME:"
+  "--body[with one ID\: the body of the copy\; - for standard input]:FILE:_files"
+  "(*)::these requests:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_requests_replay_defaults_added=0
+
+_shtab_queue_middleware_requests_run_now_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--state[queued, delayed, running, awaiting, completed, failed, cancelled\; \`failed\` alone includes responses with a status from 500]:S,…:"
+  "--route[the template of the path, e.g. \/items\/\{id\}]:R:"
+  "--client[the name or the network address of the client]:C:"
+  "--error[the error_type\: request_timeout, runner_disconnected, runner_incomplete_response, runner_server_error, runner_connection_error, runner_connection_refused, client_cancelled, start_timeout, wait_timeout, provider_failed]:E:(request_timeout runner_disconnected runner_incomplete_response runner_server_error runner_connection_error runner_connection_refused client_cancelled start_timeout wait_timeout provider_failed)"
+  "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
+  "--until[submitted before this time]:TIME:"
+  "--all[all requests\; needed if neither IDs nor a selection are given]"
+  "--dry-run[print what would be done, and do nothing]"
+  "--expect[act only if exactly so many are selected]:N:"
+  "--yes[do not ask]"
+  "--operator[the name in the audit\; default\: the user of the system]:NAME:"
+  "(*)::these requests:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_requests_run_now_defaults_added=0
+
 _shtab_queue_middleware_requests_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document]"
   "--utc[print times in UTC, not relative to now]"
   "--no-input[never ask\; refuse what would need a confirmation]"
   "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--timeline[what happened to it too, in order of time]"
   "--logs[its log too]"
   "--request[the stored request too, without its secrets]"
   "--response[the stored response too, without its secrets]"
@@ -686,10 +760,13 @@ _shtab_queue_middleware_requests() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_queue_middleware_requests-$line[1]:"
       case $line[1] in
+        cancel) _arguments -C -s $_shtab_queue_middleware_requests_cancel_options ;;
         export) _arguments -C -s $_shtab_queue_middleware_requests_export_options ;;
         import) _arguments -C -s $_shtab_queue_middleware_requests_import_options ;;
         list) _arguments -C -s $_shtab_queue_middleware_requests_list_options ;;
         logs) _arguments -C -s $_shtab_queue_middleware_requests_logs_options ;;
+        replay) _arguments -C -s $_shtab_queue_middleware_requests_replay_options ;;
+        run-now) _arguments -C -s $_shtab_queue_middleware_requests_run_now_options ;;
         show) _arguments -C -s $_shtab_queue_middleware_requests_show_options ;;
       esac
   esac
