@@ -22,7 +22,7 @@ from queue_middleware.observability.instrumentation import combine
 from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
-from queue_middleware.settings import Settings, stray_variables
+from queue_middleware.settings import Settings
 from queue_middleware.stores import Stores, open_stores
 from queue_middleware.tasks.callback_auth import CallbackVerifier
 from queue_middleware.tasks.callbacks import CallbackHandler
@@ -41,8 +41,10 @@ from queue_middleware.worker.worker import Worker
 
 from .control import QueueControl
 from .maintenance import LeaseRenewer, Maintenance
+from .request_admin import RequestAdmin
 from .shutdown import ShutdownSignal
 from .status_feed import StatusFeed
+from .stray_variables import stray_variables
 
 _RESTART_PAUSE = 1.0
 
@@ -137,6 +139,7 @@ class Supervisor:
         )
         self.callbacks = CallbackHandler(tasks, outside.callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
+        self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
