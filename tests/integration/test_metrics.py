@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from queue_middleware import current_job
 from queue_middleware.observability.metrics.catalog import CATALOG, PREFIX
 from tests.support.gated_service import GatedService
 from tests.support.queue_client import eventually
@@ -30,6 +31,8 @@ class Service(GatedService):
         super().__init__(database, paths="/items/*, /b", concurrency=2, **{"admin": TOKEN, "metrics": True, **options})
 
     async def work(self, request: Request) -> Response:
+        for _ in range(int(request.query_params.get("lines", 0))):
+            current_job.log("x" * 100)
         return PlainTextResponse(SECRET, int(request.query_params.get("status", 200)))
 
     async def scrape(self, queue: Any, **headers: str) -> Response:
@@ -158,6 +161,31 @@ async def test_a_request_that_is_cancelled_before_its_start_has_its_route(databa
     assert found["requests_finished_total{outcome=cancelled,route=/b}"] == 1
     assert found["request_failures_total{error_type=client_cancelled,route=/b}"] == 1
     assert found["operator_actions_total{action=pause}"] == 1
+
+
+async def test_refused_submissions_are_counted_by_their_reason(database: Path) -> None:
+    service = Service(database, max_request_body=10, max_queued=1)
+    async with service.queue() as queue:
+        assert (await queue.client.post("/fal/queue/submit/elsewhere")).status_code == 403
+        assert (await queue.client.post("/fal/queue/submit/b", content=b"x" * 11)).status_code == 413
+        assert (await queue.client.post("/fal/queue/v1/tasks", content=b"{")).status_code == 400
+        await service.app.pause()
+        await queue.submit("POST", "/b")
+        assert (await queue.client.post("/fal/queue/submit/b")).status_code == 503
+        assert (await queue.client.get("/fal/queue/requests/none/status")).status_code == 404  # not a submission
+        found = await service.samples(queue)
+        await service.app.resume()
+    assert {name: value for name, value in found.items() if name.startswith("requests_refused_total") and value} == {
+        f"requests_refused_total{{reason={reason}}}": 1 for reason in ("not_allowed", "too_large", "bad_request", "full")
+    }
+
+
+async def test_dropped_log_lines_are_counted(database: Path) -> None:
+    service = Service(database, max_logs=1000)
+    async with service.queue() as queue:
+        await queue.run("POST", "/b?lines=50")
+        found = await service.samples(queue)
+    assert 30 < found["log_lines_dropped_total{}"] < 50
 
 
 async def test_what_is_counted_is_stored_without_further_requests(database: Path) -> None:

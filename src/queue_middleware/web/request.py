@@ -144,6 +144,8 @@ class Endpoint(NamedTuple):
     """Whether it is served without authentication."""
     needs_queue: bool = True
     """Whether it is served only while the queue runs."""
+    submits: bool = False
+    """Whether it stores a request, so that its errors are counted as refusals."""
 
 
 class BodyReader:

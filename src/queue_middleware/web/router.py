@@ -29,6 +29,7 @@ from .fal.endpoints import FalEndpoints
 from .ops.endpoints import OpsEndpoints
 from .ops.metrics import MetricsPage
 from .ops.routes import is_ops_path
+from .refusals import refusal_of
 from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
 from .urls import SplitPath, split_path
 from .waiting import WaitingRequests
@@ -93,6 +94,7 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request below the prefix, or to one of `fal_hosts`."""
         request: QueueRequest[Any] = QueueRequest(scope, receive, send)
+        endpoint: Endpoint | None = None
         key = scope["method"], scope["path"], scope.get("root_path", ""), scope.get("raw_path")
         try:
             match = self._matches.get(key)
@@ -112,6 +114,8 @@ class Router:
         except ClientDisconnected:
             return
         except QueueError as error:
+            if endpoint is not None and endpoint.submits and self._runtime.meter is not None:
+                self._runtime.meter.refused(refusal_of(error))
             status, body, extra = self._endpoints(request.split_path).error_response(request, error)
             await request.respond(status, body, (*extra, _CLOSE) if request.body_unread else extra)
 

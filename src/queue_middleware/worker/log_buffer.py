@@ -17,6 +17,7 @@ from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.log_lines import LogLine, dropped_line, line_size, progress_line
 from queue_middleware.jobs.models import Claim, Progress
 from queue_middleware.jobs.store import JobStore
+from queue_middleware.observability.metrics.meter import Meter
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class LogBufferContext:
     """Held while a log buffer is created: two threads of one attempt may need it at once."""
     clock: Callable[[], float] = time.time
     """Unix time in seconds."""
+    meter: Meter | None = None
 
     def now(self) -> int:
         """The time of a log line that is made now."""
@@ -243,6 +245,8 @@ class LogBuffer:
         with self._lock:
             if not self._closed and self._dropped and self._context.max_bytes:
                 self._lines.append(dropped_line(self.now(), self._dropped, MAX_LINES, self._context.max_bytes))
+                if self._context.meter is not None:
+                    self._context.meter.lines_dropped(self._dropped)
             self._closed = True
         if self._timer is not None:
             self._timer.cancel()

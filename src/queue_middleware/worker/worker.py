@@ -55,7 +55,7 @@ class Worker:
         meter: Meter | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        logs = LogBufferContext(store, emit, self._loop, settings.max_logs, clock=clock)
+        logs = LogBufferContext(store, emit, self._loop, settings.max_logs, clock=clock, meter=meter)
         self._context = WorkerContext(
             app, store, tasks, settings, emit, self._loop, logs, targets, routes or RouteTemplates(), clock=clock, meter=meter
         )

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.observability.metrics.catalog import CATALOG
+from queue_middleware.observability.metrics.grafana import dashboard
+from queue_middleware.observability.metrics.rules import alert_rules
 from tests.support.queue_client import connected
 from tests.support.tools import tool
 
@@ -38,6 +41,23 @@ def test_the_numbers_are_printed_while_the_service_is_down(terminal):
     promtool = [tool("promtool", "prometheus"), "check", "metrics"]
     check = subprocess.run(promtool, input=text, text=True, capture_output=True, timeout=60, check=False)
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+
+
+def test_the_dashboard_is_that_of_the_package(terminal):
+    assert terminal.run("metrics", "grafana") == dashboard()
+    assert terminal.json("metrics", "grafana") == json.loads(dashboard())
+
+
+def test_the_rules_have_the_time_of_the_argument(terminal):
+    assert terminal.run("metrics", "rules") == alert_rules(300.0)
+    assert terminal.json("metrics", "rules", "--slowest-wait", "10m") == json.loads(alert_rules(600.0))
+
+
+def test_prometheus_accepts_the_rules(terminal, tmp_path):
+    (tmp_path / "rules.yml").write_text(terminal.run("metrics", "rules"))
+    promtool = [tool("promtool", "prometheus"), "check", "rules", str(tmp_path / "rules.yml")]
+    check = subprocess.run(promtool, text=True, capture_output=True, timeout=60, check=False)
+    assert check.returncode == 0, check.stdout + check.stderr
 
 
 def test_without_the_extra_the_command_names_it(terminal, monkeypatch):

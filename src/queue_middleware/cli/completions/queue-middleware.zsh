@@ -51,6 +51,8 @@ _shtab_queue_middleware_keys_commands() {
 
 _shtab_queue_middleware_metrics_commands() {
   local _commands=(
+    grafana:'a dashboard for Grafana'
+    rules:'alert rules for Prometheus'
     show:'the numbers of all processes'
   )
   _describe 'queue-middleware metrics commands' _commands
@@ -246,6 +248,27 @@ _shtab_queue_middleware_metrics_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_metrics_defaults_added=0
+
+_shtab_queue_middleware_metrics_grafana_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_metrics_grafana_defaults_added=0
+
+_shtab_queue_middleware_metrics_rules_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--slowest-wait[the alert about slow starts\: 95 \% of the requests should start within this time\; default 5m]:TIME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_metrics_rules_defaults_added=0
 
 _shtab_queue_middleware_metrics_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -740,6 +763,8 @@ _shtab_queue_middleware_metrics() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_queue_middleware_metrics-$line[1]:"
       case $line[1] in
+        grafana) _arguments -C -s $_shtab_queue_middleware_metrics_grafana_options ;;
+        rules) _arguments -C -s $_shtab_queue_middleware_metrics_rules_options ;;
         show) _arguments -C -s $_shtab_queue_middleware_metrics_show_options ;;
       esac
   esac

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from queue_middleware.jobs.audit import Action
-from queue_middleware.jobs.models import ErrorType, JobState
+from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.struct import Struct
 
@@ -50,7 +50,7 @@ _COMMIT_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def _counter(name: str, text: str, *labels: str) -> Metric:
-    return Metric(f"{name}_total", Kind.COUNTER, text, labels)
+    return Metric(name, Kind.COUNTER, text, labels)
 
 
 def _gauge(name: str, text: str, *labels: str) -> Metric:
@@ -61,11 +61,11 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -
     return Metric(name, Kind.HISTOGRAM, text, labels, buckets)
 
 
-SUBMITTED = _counter("requests_submitted", "Requests that were stored.", "route")
-REFUSED = _counter("requests_refused", "Submissions that were refused; nothing was stored.", "reason")
-FINISHED = _counter("requests_finished", "Requests that reached their final state.", "route", "outcome")
-FAILURES = _counter("request_failures", "Requests that ended without a response.", "route", "error_type")
-ATTEMPTS = _counter("attempts", "Attempts that ended.", "route", "ending")
+SUBMITTED = _counter("requests_submitted_total", "Requests that were stored.", "route")
+REFUSED = _counter("requests_refused_total", "Submissions that were refused; nothing was stored.", "reason")
+FINISHED = _counter("requests_finished_total", "Requests that reached their final state.", "route", "outcome")
+FAILURES = _counter("request_failures_total", "Requests that ended without a response.", "route", "error_type")
+ATTEMPTS = _counter("attempts_total", "Attempts that ended.", "route", "ending")
 WAIT = _histogram("wait_seconds", "From the time at which a request could start to its first start.", _TIMES, "route")
 ATTEMPT_TIME = _histogram("attempt_seconds", "From the start of an attempt to its end.", _TIMES, "route")
 REQUEST_TIME = _histogram("request_seconds", "From the submission of a request to its end.", _TIMES, "route", "outcome")
@@ -78,25 +78,25 @@ SLOTS_STUCK = _gauge("slots_stuck", "Attempts that were ended and whose code sti
 PROCESSES = _gauge("processes", "Processes that run the queue.")
 PAUSED = _gauge("paused", "1 for each route whose requests do not start; '*' stands for all routes.", "route")
 WEBHOOKS = _gauge("webhooks", "Webhooks that are not delivered, counted up to 100,000.", "state")
-WEBHOOK_ATTEMPTS = _counter("webhook_attempts", "Delivery attempts.", "result")
+WEBHOOK_ATTEMPTS = _counter("webhook_attempts_total", "Delivery attempts.", "result")
 WEBHOOK_TIME = _histogram("webhook_attempt_seconds", "Duration of a delivery attempt.", _WEBHOOK_TIMES)
 WEBHOOK_LAG = _histogram("webhook_lag_seconds", "From the time at which a webhook was first due to its acceptance.", _LAGS)
 WEBHOOK_OLDEST = _gauge("webhook_oldest_due_seconds", "How long the longest waiting receiver has been due; 0 without one.")
-GIVEN_UP = _counter("webhooks_given_up", "Webhooks that were given up.")
+GIVEN_UP = _counter("webhooks_given_up_total", "Webhooks that were given up.")
 RECEIVERS = _gauge("receivers", "Receivers, once for each state of health that their flows have.", "health")
-CIRCUITS = _counter("circuits", "Circuits of receivers that opened or closed.", "to")
-POLLS = _counter("polls", "Polls of providers that did not finish the task.", "provider", "result")
-RESULTS = _counter("task_results", "Results that external services have delivered.", "channel", "result")
-LEASES_LOST = _counter("leases_lost", "Results of attempts that were discarded, because the lease had expired.")
-RESCUED = _counter("rescued", "Requests whose process was lost, by the state that followed.", "state")
-OUTAGES = _counter("outages", "Unexpected errors of a service of the queue.", "where")
-LINES_DROPPED = _counter("log_lines_dropped", "Log lines of requests that exceeded the limits.")
+CIRCUITS = _counter("circuits_total", "Circuits of receivers that opened or closed.", "to")
+POLLS = _counter("polls_total", "Polls of providers that did not finish the task.", "provider", "result")
+RESULTS = _counter("task_results_total", "Results that external services have delivered.", "channel", "result")
+LEASES_LOST = _counter("leases_lost_total", "Results of attempts that were discarded, because the lease had expired.")
+RESCUED = _counter("rescued_total", "Requests whose process was lost, by the state that followed.", "state")
+OUTAGES = _counter("outages_total", "Unexpected errors of a service of the queue.", "where")
+LINES_DROPPED = _counter("log_lines_dropped_total", "Log lines of requests that exceeded the limits.")
 COMMIT_TIME = _histogram("commit_seconds", "Duration of a write transaction, with the wait for the write lock.", _COMMIT_TIMES)
 COMMIT_SIZE = _histogram("commit_operations", "Operations in a write transaction.", _COMMIT_SIZES)
 DATABASE_SIZE = _gauge("database_bytes", "Size of the files of the database.", "part")
 DISK_FREE = _gauge("disk_free_bytes", "Free space of the disk of the database.")
 DISK_FLOOR = _gauge("disk_floor_bytes", "Free space below which submissions are refused.")
-ACTIONS = _counter("operator_actions", "What operators have done.", "action")
+ACTIONS = _counter("operator_actions_total", "What operators have done.", "action")
 QUEUE_LIMIT = _gauge("queue_limit", "Queued requests above which submissions are refused (max_queued).")
 BUILD = _gauge("build_info", "1, with the version of the package and the kind of the store.", "version", "store")
 
@@ -147,18 +147,13 @@ class WebhookResult(StrEnum):
     NOT_SENT = "not_sent"
 
 
-LABEL_VALUES: dict[str, tuple[str, ...]] = {
-    "outcome": tuple(Outcome),
-    "error_type": tuple(ErrorType),
-    "ending": tuple(AttemptResult),
-    "reason": tuple(Refusal),
-    "action": tuple(Action),
-    "to": ("open", "closed"),
+FIRST_VALUES: dict[str, tuple[str, ...]] = {
+    REFUSED.name: tuple(Refusal),
+    CIRCUITS.name: ("open", "closed"),
+    RESCUED.name: (JobState.DELAYED, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED),
+    ACTIONS.name: tuple(Action),
 }
-"""All values of labels with a fixed set, where all metrics with the label share it."""
-
-UNENDED = (JobState.QUEUED, JobState.DELAYED, JobState.RUNNING, JobState.AWAITING)
-"""The states of `REQUESTS`."""
+"""Values of the only label of a counter that are shown as 0 from the start: Prometheus sees no increase of a first value."""
 
 TALLIED_ROUTES = 20
 """Routes whose numbers are also kept by minute; those of others are kept together, as `other`."""

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from queue_middleware.errors import QueueError
 
-from .catalog import CATALOG, Kind, Metric
+from .catalog import CATALOG, FIRST_VALUES, Kind, Metric
 from .numbers import Row, labels_of
 from .store import StoredNumbers
 
@@ -70,7 +70,8 @@ def families(numbers: StoredNumbers) -> Iterator[Family]:
     for row in numbers.rows:
         by_name.setdefault(row[0], []).append(row)
     for metric in CATALOG:
-        values: _Values = {} if metric.labels or metric.kind is Kind.GAUGE else {"": {0: 0.0}}
+        first = FIRST_VALUES.get(metric.name, () if metric.labels or metric.kind is Kind.GAUGE else ("",))
+        values: _Values = {label: {0: 0.0} for label in first}
         for _, labels, bucket, value in by_name.get(metric.name, ()):
             values.setdefault(labels, {})[bucket] = value
         yield _filled(metric, values, numbers.created_at / 1000)

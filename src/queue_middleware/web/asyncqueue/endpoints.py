@@ -62,7 +62,8 @@ class TaskEndpoints:
             TaskOperation.PROVIDERS: self._providers,
         }
         self._endpoints = {
-            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC) for operation, handler in handlers.items()
+            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC, submits=operation is TaskOperation.CREATE)
+            for operation, handler in handlers.items()
         }
 
     def match(self, request: Request) -> Endpoint:

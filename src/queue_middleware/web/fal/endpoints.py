@@ -51,7 +51,8 @@ class FalEndpoints:
             Operation.DOCUMENT: self._document,
         }
         self._endpoints = {
-            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC) for operation, handler in handlers.items()
+            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC, submits=operation is Operation.SUBMIT)
+            for operation, handler in handlers.items()
         }
 
     def match(self, request: Request) -> Endpoint:
