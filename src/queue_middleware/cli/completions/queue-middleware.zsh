@@ -15,6 +15,7 @@ _shtab_queue_middleware_commands() {
     doctor:'look for what is wrong, and what to do about it'
     keys:'the keys that sign webhooks'
     listen:'receive webhooks on this machine, check and show them'
+    metrics:'the numbers of all processes'
     pause:'hold the starts of requests'
     processes:'the processes that run the queue'
     receivers:'the health of the receivers of webhooks'
@@ -46,6 +47,13 @@ _shtab_queue_middleware_keys_commands() {
     rotate:'add the next signing key'
   )
   _describe 'queue-middleware keys commands' _commands
+}
+
+_shtab_queue_middleware_metrics_commands() {
+  local _commands=(
+    show:'the numbers of all processes'
+  )
+  _describe 'queue-middleware metrics commands' _commands
 }
 
 _shtab_queue_middleware_processes_commands() {
@@ -231,6 +239,24 @@ _shtab_queue_middleware_listen_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_listen_defaults_added=0
+
+_shtab_queue_middleware_metrics_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_metrics_defaults_added=0
+
+_shtab_queue_middleware_metrics_show_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_metrics_show_defaults_added=0
 
 _shtab_queue_middleware_pause_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -630,6 +656,7 @@ _shtab_queue_middleware() {
         doctor) _arguments -C -s $_shtab_queue_middleware_doctor_options ;;
         keys) _shtab_queue_middleware_keys ;;
         listen) _arguments -C -s $_shtab_queue_middleware_listen_options ;;
+        metrics) _shtab_queue_middleware_metrics ;;
         pause) _arguments -C -s $_shtab_queue_middleware_pause_options ;;
         processes) _shtab_queue_middleware_processes ;;
         receivers) _shtab_queue_middleware_receivers ;;
@@ -691,6 +718,29 @@ _shtab_queue_middleware_keys() {
       case $line[1] in
         list) _arguments -C -s $_shtab_queue_middleware_keys_list_options ;;
         rotate) _arguments -C -s $_shtab_queue_middleware_keys_rotate_options ;;
+      esac
+  esac
+}
+
+_shtab_queue_middleware_metrics() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->metrics'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_queue_middleware_metrics_defaults_added )); then
+    if (( ${_shtab_queue_middleware_metrics_options[(I)${(q)one_or_more}*]} +          ${_shtab_queue_middleware_metrics_options[(I)${(q)remainder}*]} +          ${_shtab_queue_middleware_metrics_options[(I)${(q)default}]} == 0 )); then
+      _shtab_queue_middleware_metrics_options+=(': :_shtab_queue_middleware_metrics_commands' '*::: :->metrics')
+    fi
+    _shtab_queue_middleware_metrics_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_queue_middleware_metrics_options
+
+  case $state in
+    metrics)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_queue_middleware_metrics-$line[1]:"
+      case $line[1] in
+        show) _arguments -C -s $_shtab_queue_middleware_metrics_show_options ;;
       esac
   esac
 }
