@@ -66,9 +66,7 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
     exporting.add_argument("ids", metavar="ID", nargs="*", help="the requests; default: those that the flags select")
     add_filters(exporting)
     exporting.add_argument("--output", metavar="FILE", type=Path, help="write a new file that only you can read")
-    exporting.add_argument(
-        "--reveal", action="store_true", help="with bodies, queries, webhook URLs, all headers and paths"
-    )
+    exporting.add_argument("--reveal", action="store_true", help="with bodies, queries, webhook URLs, all headers and paths")
     importing = add_action(actions, "import", "submit requests of an export", _import)
     importing.add_argument("file", metavar="FILE", help="JSON lines; - for standard input")
     importing.add_argument("--dry-run", action="store_true", help="check all lines and submit nothing")
