@@ -390,7 +390,7 @@ _shtab_queue_middleware_requests_export_options=(
   "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
   "--until[submitted before this time]:TIME:"
   "--output[write a new file that only you can read]:FILE:_files"
-  "--reveal[with bodies, queries, webhook URLs and all headers]"
+  "--reveal[with bodies, queries, webhook URLs, all headers and paths]"
   "(*)::the requests\; default\: those that the flags select:"
 )
 
