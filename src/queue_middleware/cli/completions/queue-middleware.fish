@@ -50,8 +50,8 @@ function _shtab_queue_middleware_using
   test "$_shtab_queue_middleware_cmdpath" = "$argv"
 end
 
-set -g _shtab_queue_middleware_commands completion database 'database info' 'database check' 'database backup' 'database compact' 'database migrate' status doctor requests 'requests list' 'requests show' 'requests logs' 'requests cancel' 'requests replay' 'requests run-now' 'requests export' 'requests import' webhooks 'webhooks list' 'webhooks show' 'webhooks redeliver' receivers 'receivers list' 'receivers probe' pause resume processes 'processes list' metrics 'metrics show' keys 'keys list' 'keys rotate' listen submit trigger verify
-set -g _shtab_queue_middleware_opts_with_value --after --answer --app --attach --body --client --data --database --delay --error --expect --forward-to --header --host --idempotency-key --key --keys --level --limit --method --notice --operator --output --port --reason --request --route --secret --since --state --status --timeout --to --tolerance --until --url --wait --watch --webhook --webhook-events -H -X -d -o
+set -g _shtab_queue_middleware_commands completion database 'database info' 'database check' 'database backup' 'database compact' 'database migrate' status doctor requests 'requests list' 'requests show' 'requests logs' 'requests cancel' 'requests replay' 'requests run-now' 'requests export' 'requests import' webhooks 'webhooks list' 'webhooks show' 'webhooks redeliver' receivers 'receivers list' 'receivers probe' pause resume processes 'processes list' metrics 'metrics show' 'metrics grafana' 'metrics rules' keys 'keys list' 'keys rotate' listen submit trigger verify
+set -g _shtab_queue_middleware_opts_with_value --after --answer --app --attach --body --client --data --database --delay --error --expect --forward-to --header --host --idempotency-key --key --keys --level --limit --method --notice --operator --output --port --reason --request --route --secret --since --slowest-wait --state --status --timeout --to --tolerance --until --url --wait --watch --webhook --webhook-events -H -X -d -o
 
 complete -c queue-middleware -e
 complete -c queue-middleware -f
@@ -315,6 +315,17 @@ complete -c queue-middleware -n '_shtab_queue_middleware_using metrics show' -l 
 complete -c queue-middleware -n '_shtab_queue_middleware_using metrics show' -l utc -d 'print times in UTC, not relative to now'
 complete -c queue-middleware -n '_shtab_queue_middleware_using metrics show' -l no-input -d 'never ask; refuse what would need a confirmation'
 complete -c queue-middleware -n '_shtab_queue_middleware_using metrics show' -l database -xka "(__fish_complete_path (commandline -ct))" -d 'the service'"'"'s option; default QUEUE_DATABASE'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics; and test $_shtab_queue_middleware_npos -eq 0' -a grafana -d 'a dashboard for Grafana'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics grafana' -s h -l help -d 'show this help message and exit'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics grafana' -l json -d 'print one JSON document'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics grafana' -l utc -d 'print times in UTC, not relative to now'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics grafana' -l no-input -d 'never ask; refuse what would need a confirmation'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics; and test $_shtab_queue_middleware_npos -eq 0' -a rules -d 'alert rules for Prometheus'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics rules' -s h -l help -d 'show this help message and exit'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics rules' -l json -d 'print one JSON document'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics rules' -l utc -d 'print times in UTC, not relative to now'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics rules' -l no-input -d 'never ask; refuse what would need a confirmation'
+complete -c queue-middleware -n '_shtab_queue_middleware_using metrics rules' -l slowest-wait -x -d 'the alert about slow starts: 95 % of the requests should start within this time; default 5m'
 complete -c queue-middleware -n '_shtab_queue_middleware_using; and test $_shtab_queue_middleware_npos -eq 0' -a keys -d 'the keys that sign webhooks'
 complete -c queue-middleware -n '_shtab_queue_middleware_using keys' -s h -l help -d 'show this help message and exit'
 complete -c queue-middleware -n '_shtab_queue_middleware_using keys; and test $_shtab_queue_middleware_npos -eq 0' -a list -d 'the keys and what each is used for'
