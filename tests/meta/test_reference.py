@@ -18,9 +18,11 @@ from queue_middleware.cli import reference as command_reference
 from queue_middleware.cli.exit_codes import Exit
 from queue_middleware.cli.flags import COMMON
 from queue_middleware.cli.schemas import schemas
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.observability.otel import names
 from queue_middleware.receivers import fastapi, flask
-from queue_middleware.settings import variable_of
+from queue_middleware.settings import option_variable
 from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
@@ -47,12 +49,34 @@ def test_every_option_is_documented_and_every_documented_option_exists() -> None
 def test_the_documented_variable_and_default_are_the_real_ones(option: str, documented: tuple[str, str]) -> None:
     variable, default = documented
     expected = getattr(Settings(), option)
-    assert variable == variable_of(option)
+    assert variable == option_variable(option)
     if default in ("none", "all"):
         assert expected in (None, (), default)
     else:
         # The environment's own parser reads the page: what is written there could be set there.
         assert getattr(Settings.load({}, {variable: default}), option) == expected
+
+
+# --- spans
+
+SPANS = (ROOT / "docs/reference/spans.md").read_text()
+
+
+def test_every_span_attribute_and_metric_is_documented() -> None:
+    real = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
+    attributes = re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", SPANS, re.MULTILINE)
+    assert len(attributes) == len(set(attributes))
+    in_text = {names.FRACTION, names.PROGRESS, names.HANDED_BACK, names.SYSTEM, names.SCOPE, names.SEND, names.SETTLE}
+    spans = {names.SUBMIT, names.PROCESS, names.CALL, names.CALLBACK, names.ACTION}
+    assert re.findall(r"^\| `([^`]*\{\w+\})` \| [A-Z]+ \|", SPANS, re.MULTILINE) == sorted(spans, key=SPANS.index)
+    assert real == {*attributes, *spans, *in_text, names.PROCESSING, names.SCHEMA_URL}
+    assert all(f"`{text}`" in SPANS for text in in_text)
+    assert f"version {names.SCHEMA_URL.rpartition('/')[2]}" in SPANS
+
+
+def test_every_action_with_a_span_is_documented() -> None:
+    row = next(line for line in SPANS.splitlines() if line.startswith(f"| `{names.ACTION}`"))
+    assert {*re.findall(r"`(\w+)`", row), "cancel", "import"} == {str(action) for action in Action}
 
 
 # --- errors
