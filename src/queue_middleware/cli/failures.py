@@ -7,6 +7,7 @@ import sys
 
 from queue_middleware.errors import (
     BadRequest,
+    NotKept,
     OutboundUnreached,
     QueueError,
     StoreError,
@@ -20,6 +21,7 @@ _BROKEN_PIPE = 141
 """As a shell reports a program that SIGPIPE has ended."""
 _CODES: tuple[tuple[type[QueueError], Exit], ...] = (
     (BadRequest, Exit.NOT_UNDERSTOOD),
+    (NotKept, Exit.REFUSED),
     (UnknownRequest, Exit.NOTHING_MATCHED),
     (StoreError, Exit.UNREACHABLE),
     (Unavailable, Exit.UNREACHABLE),
