@@ -17,9 +17,12 @@ from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
+from queue_middleware.observability.metrics.meter import Meter
+from queue_middleware.observability.otel import instrumentations_of
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.callback_auth import CallbackVerifier
+from queue_middleware.webhooks.formats.user_agent import VERSION
 from queue_middleware.webhooks.signing.keyfile import keys_of_option
 
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
@@ -55,7 +58,10 @@ class Lifecycle:
         """Unix time in seconds."""
         self._callback_verifier = CallbackVerifier(settings.callback_keys, clock=self.time)
         observers = tuple(observers)
-        self._emit: Emit = Emitter((LoggingObserver(), *observers))
+        self.meter = Meter(self.time) if settings.metrics else None
+        """Counts what happens in this process; None without metrics."""
+        counting = () if self.meter is None else (self.meter,)
+        self._emit: Emit = Emitter((LoggingObserver(), *counting, *observers))
         self._instrumentations = tuple(each for each in observers if isinstance(each, Instrumentation))
         self.routes = RouteTemplates(settings.paths, route_of, lambda error: self._emit(ServiceError("route_of", error, 0)))
         self._running: Supervisor | None = None
@@ -151,6 +157,7 @@ class Lifecycle:
     async def _serve(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
+            instrumentations = (*instrumentations_of(self.settings, VERSION), *self._instrumentations)
             supervisor = await Supervisor.open(
                 stack,
                 self._app,
@@ -159,7 +166,8 @@ class Lifecycle:
                 self._callback_verifier,
                 self.routes,
                 self._emit,
-                self._instrumentations,
+                instrumentations,
+                self.meter,
                 self._clock,
             )
 

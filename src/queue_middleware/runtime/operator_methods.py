@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -21,6 +21,9 @@ from queue_middleware.webhooks.admin import UNHEALTHY, make_filter
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from queue_middleware.observability.metrics.exposition import QueueCollector
 
 EVERY_JOB = JobFilter()
 
@@ -65,9 +68,14 @@ class OperatorMethods:
         recorded, and is in the event `Operated`. Raises `UnknownRequest`, `BadRequest`.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.cancel_selected(which, operator, expect)
-        return await admin.cancel(which, operator)
+        with self._runtime.acting(Action.CANCEL, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.cancel_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            outcome = await admin.cancel(which, operator)
+            work.count = int(outcome is not CancelOutcome.FINISHED)
+            return outcome
 
     @overload
     async def run_now(self, which: str, *, operator: str = APPLICATION) -> bool: ...
@@ -81,9 +89,14 @@ class OperatorMethods:
         `expect` and `operator` as for `cancel`. Raises `UnknownRequest`, `BadRequest`.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.run_selected_now(which, operator, expect)
-        return await admin.run_now(which, operator)
+        with self._runtime.acting(Action.RUN_NOW, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.run_selected_now(which, operator, expect)
+                work.count = report.done
+                return report
+            is_due = await admin.run_now(which, operator)
+            work.count = int(is_due)
+            return is_due
 
     @overload
     async def replay(
@@ -116,9 +129,14 @@ class OperatorMethods:
         raise.
         """
         admin = self._runtime.request_admin
-        if isinstance(which, JobFilter):
-            return await admin.replay_selected(which, operator, expect)
-        return await admin.replay(which, self._runtime.changes(body, headers, webhook), operator)
+        with self._runtime.acting(Action.REPLAY, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.replay_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            copy = await admin.replay(which, self._runtime.changes(body, headers, webhook), operator)
+            work.count = 1
+            return copy
 
     # --- the queue as a whole
 
@@ -159,6 +177,17 @@ class OperatorMethods:
         For the next page, pass the last id as `before`. Raises `BadRequest`.
         """
         return await self._runtime.control.audit(before, limit)
+
+    def collector(self) -> QueueCollector:
+        """A collector of the queue's metrics, for a registry of `prometheus_client` that the application exposes itself.
+
+        It shows the numbers of all processes. While the queue does not run, it has no metrics; reading them blocks for some
+        milliseconds. Raises `ImportError` without the extra `metrics`.
+        """
+        # Imported here, because the extra may not be installed.
+        from queue_middleware.observability.metrics.exposition import QueueCollector
+
+        return QueueCollector(lambda: self._runtime.services.stores.metrics.read_now())
 
     # --- webhooks
 

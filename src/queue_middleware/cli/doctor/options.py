@@ -7,7 +7,8 @@ from pathlib import Path
 
 from queue_middleware.errors import SettingsError
 from queue_middleware.outbound.guard import Guard
-from queue_middleware.settings import Settings, stray_variables
+from queue_middleware.runtime.stray_variables import stray_variables
+from queue_middleware.settings import Settings
 from queue_middleware.stores import locate
 from queue_middleware.stores.administration import Finding, Level
 from queue_middleware.webhooks.signing.keyfile import KeyFile, keys_of_option, path_of_keys
@@ -28,8 +29,6 @@ def examine_options(settings: Settings, clock: Callable[[], float], *, identifie
     if not identifies_clients:
         text = "clients need no key: all that reach the service can submit requests"
         yield Finding(Level.WARNING, text, "QUEUE_API_KEYS=…, or authenticate=…")
-    if not settings.paths:
-        yield Finding(Level.WARNING, "every path of the application can be queued", "QUEUE_PATHS=/generate,…")
     yield from _outbound(settings)
 
 
