@@ -7,6 +7,7 @@ import sys
 
 from queue_middleware.errors import (
     BadRequest,
+    NotKept,
     OutboundUnreached,
     QueueError,
     StoreError,
@@ -19,6 +20,7 @@ from .exit_codes import CommandError, Exit
 _BROKEN_PIPE = 141
 """As a shell reports a program that SIGPIPE has ended."""
 _CODES: tuple[tuple[type[QueueError], Exit], ...] = (
+    (NotKept, Exit.REFUSED),
     (BadRequest, Exit.NOT_UNDERSTOOD),
     (UnknownRequest, Exit.NOTHING_MATCHED),
     (StoreError, Exit.UNREACHABLE),
