@@ -22,6 +22,7 @@ _BROKEN_PIPE = 141
 _CODES: tuple[tuple[type[QueueError], Exit], ...] = (
     (NotKept, Exit.REFUSED),
     (BadRequest, Exit.NOT_UNDERSTOOD),
+    (NotKept, Exit.REFUSED),
     (UnknownRequest, Exit.NOTHING_MATCHED),
     (StoreError, Exit.UNREACHABLE),
     (Unavailable, Exit.UNREACHABLE),
