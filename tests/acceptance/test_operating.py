@@ -62,6 +62,12 @@ async def test_an_operator_finds_retries_and_stops_requests_while_the_service_ru
         assert sorted(process["pid"] for process in processes) == server.workers()
         assert "running 0 of 4" in await operate(server, "status")
 
+        async def is_counted() -> bool:
+            recent = (await operate_json(server, "status"))["throughput"]["recent"]
+            return (recent["submitted"], recent["ended"], recent["failed"], recent["cancelled"]) == (4, 4, 2, 1)
+
+        await eventually(is_counted)  # processes store what they have counted within two seconds
+
 
 async def test_a_pause_from_the_command_holds_in_every_process(tmp_path: Path) -> None:
     async with serving(uvicorn("--workers", "2"), tmp_path, workers=2) as server, server.queue() as queue:

@@ -6,11 +6,23 @@ import argparse
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
+from queue_middleware.events import Emit, Event, Finished
+from queue_middleware.observability.emitter import Emitter
+from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.settings import Settings
 from queue_middleware.stores import Location, ReadOnlyStores, Stores, locate, open_for_reading, open_stores
 
 from .exit_codes import Unreachable
+
+
+class Counting(NamedTuple):
+    """What counts the acts of a command."""
+
+    emit: Emit
+    submitted: Callable[[str], None] | None
+    """Counts a submission of a route; None without metrics."""
 
 
 def settings_of(chosen: argparse.Namespace) -> Settings:
@@ -52,6 +64,29 @@ async def acting(chosen: argparse.Namespace) -> AsyncIterator[Stores]:
         yield stores
     finally:
         await stores.database.close()
+
+
+@asynccontextmanager
+async def counting(chosen: argparse.Namespace, stores: Stores) -> AsyncIterator[Counting]:
+    """Counts what this command does in the metrics of the queue. The numbers are stored at the end."""
+    if not settings_of(chosen).metrics:
+        yield Counting(lambda event: None, None)
+        return
+    meter = Meter(chosen.clock)
+    stores.metrics.attach(meter)
+    try:
+        yield Counting(Emitter((meter, _Ends())), meter.submitted)
+    finally:
+        await stores.metrics.close()
+
+
+class _Ends:
+    """Wants to know of the ends of requests, which a `Meter` counts only if they are reported to another observer."""
+
+    kinds = frozenset({Finished})
+
+    def on_event(self, event: Event) -> None:
+        """Nothing else is to be done."""
 
 
 def _clock(chosen: argparse.Namespace) -> Callable[[], int] | None:

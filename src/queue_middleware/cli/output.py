@@ -46,16 +46,22 @@ class Terminal:
 
     def print_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table. A column whose name begins with `>` is aligned to the right."""
+        for number, line in enumerate(self.table(columns, rows)):
+            print(self.bold(line) if number == 0 else line)
+
+    @staticmethod
+    def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+        """The lines of a table."""
         right = [name.startswith(">") for name in columns]
         table = [[name.lstrip(">") for name in columns], *([printable(cell) for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for number, line in enumerate(table):
-            cells = [
+        return [
+            "  ".join(
                 cell.rjust(width) if aligned else cell.ljust(width)
                 for cell, width, aligned in zip(line, widths, right, strict=True)
-            ]
-            text = "  ".join(cells).rstrip()
-            print(self.bold(text) if number == 0 else text)
+            ).rstrip()
+            for line in table
+        ]
 
     def print_block(self, text: str) -> None:
         """Print a text of several lines."""

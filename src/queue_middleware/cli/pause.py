@@ -12,7 +12,7 @@ from queue_middleware.runtime.control import QueueControl
 
 from .exit_codes import NotUnderstood
 from .flags import add_operator, future, operator_of, set_command
-from .opening import acting, reading
+from .opening import acting, counting, reading
 from .output import Terminal
 from .rows import time_or_none
 
@@ -63,8 +63,8 @@ def _pause(chosen: argparse.Namespace, terminal: Terminal) -> None:
 
 
 async def _hold(chosen: argparse.Namespace, terminal: Terminal) -> list[Pause]:
-    async with acting(chosen) as stores:
-        control = QueueControl(stores.operations, lambda event: None, terminal.clock)
+    async with acting(chosen) as stores, counting(chosen, stores) as counts:
+        control = QueueControl(stores.operations, counts.emit, terminal.clock)
         until = None if chosen.until is None else chosen.until.at(terminal.clock())
         await control.pause(chosen.route, chosen.reason, until, operator_of(chosen))
         if chosen.route is not None and chosen.route not in await stores.jobs.routes():

@@ -13,7 +13,7 @@ from queue_middleware.webhooks.models import FlowRecord, ReceiverHealth
 
 from .exit_codes import Exit, NothingMatched
 from .flags import add_action, add_actions, add_operator, operator_of
-from .opening import acting, reading
+from .opening import acting, counting, reading
 from .output import Terminal, plural
 from .rows import time_or_none
 
@@ -120,8 +120,8 @@ def _probe(chosen: argparse.Namespace, terminal: Terminal) -> None:
 
 
 async def _send(chosen: argparse.Namespace) -> Probes:
-    async with acting(chosen) as stores:
-        admin = WebhookAdmin(stores.webhooks, lambda event: None, stores.operations.record)
+    async with acting(chosen) as stores, counting(chosen, stores) as counts:
+        admin = WebhookAdmin(stores.webhooks, counts.emit, stores.operations.record)
         probes = await admin.probe(chosen.host, operator_of(chosen))
     if not probes:
         raise NothingMatched(f"no circuit of {chosen.host} is open, or it has no pending webhooks")

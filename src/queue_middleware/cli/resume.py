@@ -11,7 +11,7 @@ from queue_middleware.runtime.control import QueueControl
 
 from .exit_codes import NothingMatched
 from .flags import add_operator, operator_of, set_command
-from .opening import acting
+from .opening import acting, counting
 from .output import Terminal
 from .pause import Pauses, print_pauses
 
@@ -35,8 +35,8 @@ def _resume(chosen: argparse.Namespace, terminal: Terminal) -> None:
 
 
 async def _end(chosen: argparse.Namespace, terminal: Terminal) -> list[Pause]:
-    async with acting(chosen) as stores:
-        control = QueueControl(stores.operations, lambda event: None, terminal.clock)
+    async with acting(chosen) as stores, counting(chosen, stores) as counts:
+        control = QueueControl(stores.operations, counts.emit, terminal.clock)
         resumed = await control.resume(chosen.route, operator_of(chosen))
         pauses = await control.pauses()
     if resumed:

@@ -14,6 +14,7 @@ from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.pauses import ALL_ROUTES, Pause
 from queue_middleware.jobs.processes import ProcessRecord
 from queue_middleware.jobs.struct import Struct
+from queue_middleware.stores import ReadOnlyStores
 from queue_middleware.webhooks.admin import UNHEALTHY
 from queue_middleware.webhooks.models import DeliveryState, FlowRecord, ReceiverHealth
 
@@ -25,6 +26,7 @@ from .output import Terminal, plural, timestamp
 from .pause import PauseRow, pause_row
 from .processes import ProcessRow, process_row
 from .receivers import ReceiverRow, receiver_row
+from .throughput import COLUMNS, Throughput, cells, read_throughput, recent_line
 
 _INTERVAL = 2.0
 _MOST_RECEIVERS = 3
@@ -45,6 +47,7 @@ class Status(Struct, frozen=True):
     pauses: list[PauseRow]
     receivers: list[ReceiverRow]
     """Those that are slow or failing, and those with an open circuit."""
+    throughput: Throughput
 
 
 OUTPUTS: dict[str, Any] = {"status": Status}
@@ -58,26 +61,31 @@ class _Snapshot(NamedTuple):
     processes: list[ProcessRecord]
     pauses: list[Pause]
     receivers: list[FlowRecord]
+    throughput: Throughput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     set_command(parser, _status)
     parser.description = _status.__doc__
+    parser.add_argument("--route", metavar="R", help="only this route in the table of routes")
     parser.add_argument(
         "--watch", nargs="?", type=seconds, const=_INTERVAL, metavar="TIME", help="print it again and again: every 2s, or TIME"
     )
 
 
 def _status(chosen: argparse.Namespace, terminal: Terminal) -> None:
-    """Print the state of the queue: requests, processes, webhooks, pauses, and receivers that are not healthy."""
+    """Print the state of the queue: requests, processes, webhooks, pauses, receivers that are not healthy, and each route.
+
+    What was done in the last minutes and hours needs the option `metrics`, which is on by default.
+    """
     if chosen.watch is not None and terminal.json:
         raise NotUnderstood("--json prints one document, and --watch prints several")
     asyncio.run(_watch(chosen, terminal) if chosen.watch is not None else _print(chosen, terminal))
 
 
 async def _print(chosen: argparse.Namespace, terminal: Terminal) -> None:
-    snapshot = await _read(chosen)
+    snapshot = await _read(chosen, terminal)
     if terminal.json:
         terminal.print_json(_document(snapshot, terminal))
     else:
@@ -86,12 +94,12 @@ async def _print(chosen: argparse.Namespace, terminal: Terminal) -> None:
 
 async def _watch(chosen: argparse.Namespace, terminal: Terminal) -> None:
     async def text() -> str:
-        return "\n".join(_lines(await _read(chosen), terminal))
+        return "\n".join(_lines(await _read(chosen, terminal), terminal))
 
     await repeat(text, chosen.watch)
 
 
-async def _read(chosen: argparse.Namespace) -> _Snapshot:
+async def _read(chosen: argparse.Namespace, terminal: Terminal) -> _Snapshot:
     async with reading(chosen) as stores:
         return _Snapshot(
             stores.location.name,
@@ -99,7 +107,13 @@ async def _read(chosen: argparse.Namespace) -> _Snapshot:
             await stores.operations.processes(),
             await stores.operations.pauses(),
             await stores.webhooks.receivers(UNHEALTHY),
+            await _throughput(chosen, stores, terminal),
         )
+
+
+async def _throughput(chosen: argparse.Namespace, stores: ReadOnlyStores, terminal: Terminal) -> Throughput:
+    found = await read_throughput(stores.metrics, terminal.clock())
+    return found.replace(routes=[one for one in found.routes if chosen.route in (None, one.route)])
 
 
 def _document(snapshot: _Snapshot, terminal: Terminal) -> Status:
@@ -113,6 +127,7 @@ def _document(snapshot: _Snapshot, terminal: Terminal) -> Status:
         processes=[process_row(one) for one in snapshot.processes],
         pauses=[pause_row(one) for one in snapshot.pauses],
         receivers=[receiver_row(one) for one in snapshot.receivers],
+        throughput=snapshot.throughput,
     )
 
 
@@ -128,6 +143,8 @@ def _lines(snapshot: _Snapshot, terminal: Terminal) -> Iterator[str]:
     yield "   ".join([f"queued {counts.jobs.get(JobState.QUEUED, 0):,}", f"running {running}", *others])
     if counts.outcomes:
         yield "ended: " + ", ".join(f"{outcome} {count:,}" for outcome, count in counts.outcomes.items())
+    if any(one.day.submitted or one.day.ended for one in snapshot.throughput.routes):  # otherwise nothing counts
+        yield recent_line(snapshot.throughput.recent)
     if stuck := sum(one.stuck for one in processes):
         yield f"stuck: {plural(stuck, 'attempt')} ended, but the code still runs   (queue-middleware processes list)"
     pending = {state: counts.deliveries.get(state, 0) for state in (DeliveryState.PENDING, DeliveryState.DEAD)}
@@ -136,6 +153,8 @@ def _lines(snapshot: _Snapshot, terminal: Terminal) -> Iterator[str]:
     for pause in snapshot.pauses:
         yield _pause(pause, terminal)
     yield from _receivers(snapshot.receivers, terminal)
+    if snapshot.throughput.routes:
+        yield from ("", *terminal.table(COLUMNS, [cells(one) for one in snapshot.throughput.routes]))
 
 
 def _processes(processes: list[ProcessRecord]) -> str:

@@ -11,14 +11,13 @@ from typing import Any
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.jobs.struct import Struct
-from queue_middleware.stores import ReadOnlyStores, Stores
 from queue_middleware.webhooks.admin import WebhookAdmin, make_filter, target_of
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, DeliveryState
 
 from .approval import add_approval, approve
 from .exit_codes import Exit, NotUnderstood
 from .flags import Actions, Moment, add_action, add_actions, add_operator, count, operator_of, past
-from .opening import acting, reading
+from .opening import acting, counting, reading
 from .output import Terminal, duration, plural, timestamp
 
 _LIMIT = 50
@@ -245,13 +244,14 @@ def _redeliver(chosen: argparse.Namespace, terminal: Terminal) -> None:
 async def _redeliver_all(chosen: argparse.Namespace, terminal: Terminal, criteria: DeliveryFilter) -> Redelivery:
     named = [make_filter(delivery_id=one) for one in chosen.ids]
     async with reading(chosen) as stores:
-        selected = await _select(_admin(stores), named or [criteria])
+        admin = WebhookAdmin(stores.webhooks, lambda event: None, stores.operations.record)
+        selected = await _select(admin, named or [criteria])
     total = sum(map(len, selected))
     if not approve(chosen, terminal, total, "delivered again", "webhook", is_named=bool(named)):
         return Redelivery(total, 0)
     operator = operator_of(chosen)
-    async with acting(chosen) as queue:
-        admin = _admin(queue)
+    async with acting(chosen) as queue, counting(chosen, queue) as counts:
+        admin = WebhookAdmin(queue.webhooks, counts.emit, queue.operations.record)
         if named:
             done = sum([await admin.redeliver(one, operator) for one in named])
         else:
@@ -269,7 +269,3 @@ async def _select(admin: WebhookAdmin, selections: list[DeliveryFilter]) -> list
 async def _batches(selected: list[list[int]]) -> AsyncIterator[list[int]]:
     for ids in selected:
         yield ids
-
-
-def _admin(stores: ReadOnlyStores | Stores) -> WebhookAdmin:
-    return WebhookAdmin(stores.webhooks, lambda event: None, stores.operations.record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from msgspec import to_builtins
 from msgspec.json import encode
@@ -34,7 +34,16 @@ _DELAYED = frozenset({JobState.DELAYED})
 class RequestAdmin:
     """The operations behind `queue.requests`, `queue.cancel`, `queue.replay` and the like."""
 
-    def __init__(self, jobs: JobStore, operations: OperatorStore, secret_ids: SecretIds, emit: Emit) -> None:
+    def __init__(
+        self,
+        jobs: JobStore,
+        operations: OperatorStore,
+        secret_ids: SecretIds,
+        emit: Emit,
+        count: Callable[[str], None] | None = None,
+    ) -> None:
+        """`count` is called with the route of each copy, as metrics count submissions."""
+        self._count = count
         self._jobs = jobs
         self._operations = operations
         self._secret_ids = secret_ids
@@ -160,9 +169,12 @@ class RequestAdmin:
 
     async def _copy(self, batch: list[tuple[str, NewJob]], operator: str, target: str) -> list[str | QueueError]:
         results = await self._operations.copy(batch, operator, target)
-        if is_observed(self._emit, Submitted):
-            for (_, new), result in zip(batch, results, strict=True):
-                if isinstance(result, str):
+        is_emitted = is_observed(self._emit, Submitted)
+        for (_, new), result in zip(batch, results, strict=True):
+            if isinstance(result, str):
+                if self._count is not None:
+                    self._count(new.route)
+                if is_emitted:
                     self._emit(Submitted(result, new.route, new.request.raw_path.decode("latin-1")))
         return results
 

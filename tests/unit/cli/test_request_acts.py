@@ -10,6 +10,7 @@ import pytest
 
 from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import ErrorType, Failure
+from queue_middleware.observability.metrics import catalog
 from queue_middleware.tasks.secret_ids import SecretIds
 from tests.support.factories import make_job, make_request, make_response, make_task
 
@@ -95,6 +96,22 @@ def test_everything_is_cancelled_only_with_all(terminal, ids):
     assert "not both" in terminal.run("requests", "cancel", ids["queued"], "--all", fails=True, code=2)
     assert terminal.run("requests", "cancel", "--all", "--yes") == "3 requests will be cancelled\n"
     assert "no request matches" in terminal.run("requests", "cancel", "--state", "completed", "--yes", fails=True, code=3)
+
+
+def test_acts_are_counted_in_the_metrics(terminal, ids):
+    terminal.run("requests", "cancel", "--all", "--yes")
+    terminal.run("requests", "replay", ids["failed"])
+    terminal.run("pause")
+
+    async def read(stores):
+        return {(name, labels): value for name, labels, bucket, value in (await stores.metrics.read()).rows if not bucket}
+
+    numbers = terminal.in_queue(read)
+    assert numbers[catalog.ACTIONS.name, "cancel"] == 1
+    assert numbers[catalog.ACTIONS.name, "pause"] == 1
+    assert numbers[catalog.SUBMITTED.name, "/work"] == 1  # the copy; nothing has counted the others
+    assert numbers[catalog.FINISHED.name, "/work\ncancelled"] == 2
+    assert numbers[catalog.FINISHED.name, "/other\ncancelled"] == 1
 
 
 # --- replay

@@ -11,7 +11,11 @@ import sys
 
 import pytest
 
+from queue_middleware.cli.throughput import cells, quantile, read_throughput, recent_line
 from queue_middleware.jobs.models import ErrorType, Failure, JobState
+from queue_middleware.observability.metrics import catalog
+from queue_middleware.observability.metrics.numbers import gauge, observed
+from queue_middleware.observability.metrics.store import StoredNumbers
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, AttemptOutcome
 from queue_middleware.webhooks.models import Capacity
 from tests.support.factories import make_delivery_attempt, make_job, make_response
@@ -49,7 +53,11 @@ def test_the_state_is_printed(terminal):
         "paused: /enlarge, 3.0 s ago by alice, ends in 29 min: the model is loaded",
         f"receiver: hooks.example.com is open, next probe {next_probe(terminal)}, 3 webhooks pending",
         "          (queue-middleware receivers list)",
+        "",
+        "ROUTE  QUEUED  RUNNING  DELAYED  AWAITING  OLDEST  FAILED 24H  WAIT P95  RUN P95",
+        "other       1        0        0         0   3.0 s           0         -        -",
     ]
+    assert "ROUTE" not in terminal.run("status", "--route", "/enlarge")
 
 
 def next_probe(terminal) -> str:
@@ -101,3 +109,47 @@ def _read_rest(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # the other end of a terminal is closed
         return b""
+
+
+class Numbers:
+    """The numbers of two routes; `/fast` has done nothing in the last minutes."""
+
+    async def read(self):
+        rows = [
+            gauge(catalog.REQUESTS, 1204, "queued", "/slow"),
+            gauge(catalog.REQUESTS, 2, "running", "/fast"),
+            gauge(catalog.OLDEST, 252.0, "/slow"),
+            gauge(catalog.OLDEST, 0.0, "/fast"),
+        ]
+        return StoredNumbers(rows, 0)
+
+    async def tallies(self, names, since):
+        slow = [
+            (catalog.SUBMITTED.name, "/slow", 0, 191.0),
+            (catalog.FINISHED.name, "/slow", 0, 188.0),
+            (catalog.REQUESTS_FAILED, "/slow", 0, 2.0),
+            *((name, "/slow", bucket, value) for name, _, bucket, value in observed(catalog.WAIT, [40.0] * 100)),
+        ]
+        fast = [
+            (catalog.SUBMITTED.name, "/fast", 0, 9.0),
+            *((name, "/fast", bucket, value) for name, _, bucket, value in observed(catalog.ATTEMPT_TIME, [0.2] * 10)),
+        ]
+        assert {row[0] for row in slow + fast} <= set(names)
+        return slow if since == 1_799_999_700_000 else slow + fast
+
+
+async def test_throughput_is_read_from_the_metrics():
+    found = await read_throughput(Numbers(), 1_800_000_000.0)
+    assert recent_line(found.recent) == "last 5 minutes: 191 submitted, 188 ended, 2 failed, 0 cancelled; wait p95 58 s"
+    assert [cells(one) for one in found.routes] == [
+        ("/slow", "1,204", "0", "0", "0", "4 min 12 s", "2", "58 s", "-"),
+        ("/fast", "0", "2", "0", "0", "-", "0", "-", "0.2 s"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], None), ([0.75], 0.975), ([0.0], 0.00475), ([10_000.0], 3600.0), ([0.004] * 95 + [20.0] * 5, 0.005)],
+)
+def test_quantiles_are_those_of_prometheus(values, expected):
+    assert quantile(catalog.WAIT, list(observed(catalog.WAIT, values))) == (expected and pytest.approx(expected))

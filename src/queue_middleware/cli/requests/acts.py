@@ -15,7 +15,7 @@ from queue_middleware.cli.exit_codes import CommandError, Exit, NotUnderstood
 from queue_middleware.cli.failures import code_of
 from queue_middleware.cli.filters import add_filters, filter_of, is_filtered
 from queue_middleware.cli.flags import Actions, add_action, add_operator, operator_of
-from queue_middleware.cli.opening import acting, reading, settings_of
+from queue_middleware.cli.opening import Counting, acting, counting, reading, settings_of
 from queue_middleware.cli.output import Terminal, plural
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.acts import ActReport, Changes
@@ -153,8 +153,8 @@ async def _act_on_named(chosen: argparse.Namespace, terminal: Terminal, act: _Ac
     left_out: Counter[str] = Counter()
     copies: dict[str, str] = {}
     code = Exit.DONE
-    async with acting(chosen) as stores:
-        admin = _admin(chosen, stores, act)
+    async with acting(chosen) as stores, counting(chosen, stores) as counts:
+        admin = _admin(chosen, stores, act, counts)
         for request_id in chosen.ids:
             try:
                 copy = await act.one(admin, request_id, operator_of(chosen))
@@ -175,8 +175,8 @@ async def _act_on_selected(chosen: argparse.Namespace, terminal: Terminal, act: 
         return _print(await _preview(chosen, wanted, act, total), terminal, act, is_dry=True)
     # With --yes, requests that the selection has gained or lost meanwhile are included or not, as the operator wishes.
     expect = None if chosen.yes and chosen.expect is None else total
-    async with acting(chosen) as stores:
-        report = await act.selected(_admin(chosen, stores, act), wanted, operator_of(chosen), expect)
+    async with acting(chosen) as stores, counting(chosen, stores) as counts:
+        report = await act.selected(_admin(chosen, stores, act, counts), wanted, operator_of(chosen), expect)
     return _print(ActDone(report.selected, report.done, report.left_out, report.copies), terminal, act)
 
 
@@ -202,11 +202,11 @@ async def _preview(chosen: argparse.Namespace, wanted: JobFilter, act: _Act, tot
     return ActDone(len(ids), 0, {"NotKept": len(lost)} if lost else {}, {})
 
 
-def _admin(chosen: argparse.Namespace, stores: Stores, act: _Act) -> RequestAdmin:
+def _admin(chosen: argparse.Namespace, stores: Stores, act: _Act, counts: Counting) -> RequestAdmin:
     # The secret may be in a file, which is created if it does not exist. Only copies of tasks need it.
     option, folder = settings_of(chosen).callback_secret, stores.location.secrets
     secrets = callback_secrets(option, folder) if act.possible is FINAL else ()
-    return RequestAdmin(stores.jobs, stores.operations, SecretIds(secrets), lambda event: None)
+    return RequestAdmin(stores.jobs, stores.operations, SecretIds(secrets), *counts)
 
 
 def _print(document: ActDone, terminal: Terminal, act: _Act, *, is_dry: bool = False) -> int:
