@@ -103,6 +103,7 @@ complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l json -
 complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l utc -d 'print times in UTC, not relative to now'
 complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l no-input -d 'never ask; refuse what would need a confirmation'
 complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l database -xka "(__fish_complete_path (commandline -ct))" -d 'the service'"'"'s option; default QUEUE_DATABASE'
+complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l route -x -d 'only this route in the table of routes'
 complete -c queue-middleware -n '_shtab_queue_middleware_using status' -l watch -x -d 'print it again and again: every 2s, or TIME'
 complete -c queue-middleware -n '_shtab_queue_middleware_using; and test $_shtab_queue_middleware_npos -eq 0' -a doctor -d 'look for what is wrong, and what to do about it'
 complete -c queue-middleware -n '_shtab_queue_middleware_using doctor' -s h -l help -d 'show this help message and exit'

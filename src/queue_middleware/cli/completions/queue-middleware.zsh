@@ -531,6 +531,7 @@ _shtab_queue_middleware_status_options=(
   "--utc[print times in UTC, not relative to now]"
   "--no-input[never ask\; refuse what would need a confirmation]"
   "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--route[only this route in the table of routes]:R:"
   "--watch[print it again and again\: every 2s, or TIME]:TIME:"
 )
 
