@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from benchmarks.scenario import Scenario
 
-from . import deliveries, hot_path, low_load, memory, pass_through, peers, queue_length, streams, waiting, webhooks, workers
+from . import (
+    deliveries,
+    hot_path,
+    lists,
+    low_load,
+    memory,
+    pass_through,
+    peers,
+    queue_length,
+    streams,
+    waiting,
+    webhooks,
+    workers,
+)
 
 SCENARIOS: tuple[Scenario, ...] = (
     hot_path.SCENARIO,
@@ -13,6 +26,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     low_load.SCENARIO,
     workers.SCENARIO,
     queue_length.SCENARIO,
+    lists.SCENARIO,
     deliveries.SCENARIO,
     streams.SCENARIO,
     waiting.SCENARIO,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec import to_builtins
 from msgspec.json import encode
 
-from queue_middleware.errors import NotKept, QueueError, SelectionDiffers, UnknownRequest
+from queue_middleware.errors import QueueError, SelectionDiffers, UnknownRequest
 from queue_middleware.events import Emit, Finished, Operated, Submitted, is_observed
 from queue_middleware.jobs.acts import ActReport, Changes
 from queue_middleware.jobs.audit import Action, checked_operator
@@ -140,7 +140,7 @@ class RequestAdmin:
         for one in reversed(selected):
             try:
                 new = await self._again(one.job.request_id)
-            except (NotKept, UnknownRequest) as error:
+            except UnknownRequest as error:  # `NotKept` too
                 left_out[type(error).__name__] += 1
                 continue
             batch.append((one.job.request_id, new))

@@ -11,7 +11,7 @@ from queue_middleware.jobs.models import JobState
 from .job_row import job_of
 from .transaction import Queries
 
-_SLICE = 20_000
+_SLICE = 16_000
 """Jobs that one page examines in the order in which they are stored. More would delay the reads behind it by over 5 ms."""
 _INDEXED_SLICE = 4_000
 """Jobs that one page examines through indexes, which takes several times as long for each."""
