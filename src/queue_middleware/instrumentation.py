@@ -7,12 +7,13 @@ Without an instrumentation nothing is entered.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .jobs.audit import Action
-from .jobs.models import Claim, Failure, Headers, NewJob, StoredResponse, SubmitResult
+from .jobs.models import Claim, Failure, Headers, NewJob, Progress, StoredResponse, SubmitResult
 from .syntax.hosts import Origin
 
 
@@ -36,6 +37,8 @@ class AttemptWork:
     """May be replaced by a copy with other headers in `request`, and with a `trace`, which is passed to later calls."""
     wait: float
     """Seconds from the submission to the start of this attempt."""
+    progress_listeners: list[Callable[[Progress], None]] = field(default_factory=list, repr=False)
+    """Called with each progress report of the application, in its thread; an instrumentation may add some."""
     outcome: StoredResponse | Failure | None = field(default=None, repr=False)
     """Set at the end: the response, or why there is none. None if the attempt was interrupted: handed back, or taken over."""
     is_handed_back: bool = False
@@ -97,6 +100,8 @@ class CallbackWork:
     """The headers of the HTTP request."""
     trace: str | None = None
     """`Claim.trace` of the last attempt."""
+    result: str = ""
+    """Set at the end: `progress`, `completed` or `failed`; empty for a repetition that changes nothing."""
 
 
 @dataclass(slots=True, eq=False)

@@ -226,6 +226,11 @@ def _one_of(value: object, *choices: str) -> str:
     return str(value)
 
 
+def parse_tracing(value: object) -> str:
+    """`link` or `parent`."""
+    return _one_of(value, "link", "parent")
+
+
 def parse_public_url(value: object) -> str:
     """The base of URLs, without a trailing slash."""
     text = str(value).rstrip("/")

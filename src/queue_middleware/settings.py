@@ -28,6 +28,7 @@ from .option_parsers import (
     parse_public_url,
     parse_seconds,
     parse_size,
+    parse_tracing,
     parse_waits,
     parse_words,
 )
@@ -35,8 +36,6 @@ from .secret_parsers import Admins, parse_admin, parse_key_sources, parse_keys, 
 
 _VARIABLES = {"queue_app": "QUEUE_APP", "admin": "QUEUE_ADMIN_TOKEN"}
 """Variables that are not named like their option: QUEUE is not repeated, and a function cannot be set in the environment."""
-_TEST_VARIABLES = "QUEUE_TESTS"
-"""Prefix of the variables that start like options and belong to `testing`."""
 
 
 class Options(TypedDict, total=False):
@@ -91,6 +90,9 @@ class Options(TypedDict, total=False):
     shutdown_timeout: float | str
     min_free_disk: int | str | None
     allow_network_filesystem: bool
+    tracing: Literal["link", "parent"]
+    trace_outbound: bool
+    otel_identities: bool
 
 
 def _option(default: Any, parse: Callable[[object], Any], *, least: float | None = None, shown: bool = True) -> Any:
@@ -234,6 +236,12 @@ class Settings:
     """
     allow_network_filesystem: bool = _option(False, parse_flag)
     """Open the database even on NFS, SMB or the like. SQLite's locks do not work there: expect corruption."""
+    tracing: str = _option("link", parse_tracing)
+    """`link` or `parent`: how the span of an attempt refers to that of the submission, with a tracer provider."""
+    trace_outbound: bool = _option(True, parse_flag)
+    """Send `traceparent` to receivers of webhooks and to targets of tasks, with a tracer provider."""
+    otel_identities: bool = _option(False, parse_flag)
+    """Name submitters and operators in spans."""
 
     @classmethod
     def load(cls, options: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Self:
@@ -251,21 +259,6 @@ class Settings:
             elif environ.get(variable, "") != "":
                 values[name] = _checked(option, environ[variable], variable)
         return cls(**values)
-
-
-def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
-    """A sentence for each variable `QUEUE_…` that is not an option, and whether an option has a similar name."""
-    variables = {option_variable(option.name) for option in fields(Settings)}
-    # Also with the spelling that follows from the option's name.
-    words = {name.removeprefix("QUEUE_"): name for name in variables}
-    words |= {option.name.upper(): option_variable(option.name) for option in fields(Settings)}
-    found = []
-    for name in sorted(os.environ if environ is None else environ):
-        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):
-            near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
-            hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
-            found.append((f"the environment variable {name} is not an option of the queue and is ignored{hint}", bool(near)))
-    return found
 
 
 def option_variable(option: str) -> str:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
-from queue_middleware.events import Finished
+from queue_middleware.events import Finished, ServiceError
 from queue_middleware.instrumentation import (
     ActionWork,
     AttemptWork,
@@ -29,6 +29,7 @@ from queue_middleware.instrumentation import (
 )
 from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
+from tests.support.doubles import EventRecorder
 from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import Queue, connected, eventually, serving
 from tests.support.webhook_receiver import receiving
@@ -164,6 +165,29 @@ async def test_an_attempt_that_the_shutdown_interrupts_is_handed_back(
         await queue.reaches(await queue.submit("GET", "/wait"), "IN_PROGRESS")
     (attempt,) = marking.attempts
     assert (attempt.outcome, attempt.is_handed_back) == (None, True)
+
+
+async def test_progress_is_passed_on_and_a_faulty_listener_is_reported(database: Path) -> None:
+    reports: list[float] = []
+
+    class Listening(Instrumentation):
+        @contextmanager
+        def attempt(self, work: AttemptWork) -> Iterator[None]:
+            work.progress_listeners += [lambda progress: 1 / 0, lambda progress: reports.append(progress.fraction)]
+            yield
+
+    async def report(request: Request) -> Response:
+        current_job.report_progress(0.25)
+        await asyncio.to_thread(current_job.report_progress, 0.5)
+        return JSONResponse({})
+
+    events = EventRecorder()
+    app = Starlette(routes=[Route("/", report)])
+    async with serving(app, database, observers=[Listening(), events]) as queue:
+        await queue.run("GET", "/")
+        await eventually(lambda: len(events.of(ServiceError)) == 2)
+    assert reports == [0.25, 0.5]
+    assert {event.where for event in events.of(ServiceError)} == {"instrumentation"}
 
 
 async def test_a_refused_submission_shows_its_error(application: Application, marking: Marking, database: Path) -> None:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from queue_middleware import current_job
 from queue_middleware.asgi.cancellation import CancellableCall
 from queue_middleware.asgi.replay import Replay
+from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.worker.executor import JobExecutor
 from queue_middleware.worker.job_context import ActiveJob
 from queue_middleware.worker.log_buffer import LogBuffer
@@ -135,4 +136,13 @@ async def test_nothing_of_a_cancelled_attempt_is_left_to_the_garbage_collector(d
         await began.wait()
         assert left(JobExecutor) == ["JobExecutor"]
         await queue.cancel(request_id)
+        await eventually(lambda: left(JobExecutor) == [])
+
+
+@pytest.mark.parametrize("handler", [pytest.param(raising, marks=TRACEBACKS), with_log_lines])
+async def test_nothing_is_left_with_an_instrumentation(handler: Any, database: Path, without_collector: None) -> None:
+    app = Starlette(routes=[Route("/", handler, methods=["POST"])])
+    async with serving(app, database, observers=[Instrumentation()]) as queue:
+        for _ in range(3):
+            await queue.run("POST", "/")
         await eventually(lambda: left(JobExecutor) == [])

@@ -15,6 +15,7 @@ import anyio
 import httpx
 import pytest
 from asgi_lifespan import LifespanManager
+from opentelemetry import trace
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -56,6 +57,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JWKS_URL", "https://service.example.com/fal/queue/.well-known/jwks.json")
     monkeypatch.setenv("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    # A provider of the process would record all that later tests do.
+    monkeypatch.setattr(trace, "set_tracer_provider", lambda provider: provider.shutdown())
     return tmp_path
 
 

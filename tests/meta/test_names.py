@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from queue_middleware import Settings
+from queue_middleware.observability.otel import names
 from queue_middleware.settings import option_variable
 
 from .test_docs import PAGES, ROOT, name, problems
@@ -30,13 +31,16 @@ HISTORY = ROOT / "docs/decisions/0036-packages-and-names.md"
 """Its table lists names of the past."""
 FOREIGN = frozenset({
     "AsyncBaseTransport", "AsyncHTTPConnection", "Deployment", "Dockerfile", "EnvironmentFile", "ExecStart", "FAL_RUN_HOST",
-    "INSTALLED_APPS", "NetworkPolicy", "OnRootMismatch", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod",
+    "FastAPIInstrumentor", "INSTALLED_APPS", "NetworkPolicy", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS",
+    "OnRootMismatch", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod",
     "SECURE_DELETE", "StatefulSet", "Vary", "__class__", "_fetchers", "auto_vacuum", "callHandlers", "csrf_exempt",
-    "depends_on", "httpcore", "lb_try_duration", "limit_conn", "livenessProbe", "proxyUrl", "proxy_ignore_headers",
+    "depends_on", "httpcore", "lb_try_duration", "limit_conn", "livenessProbe", "logfire", "proxyUrl", "proxy_ignore_headers",
     "proxy_read_timeout", "readinessProbe", "realtime", "request_body", "requirements", "should_exit", "skimage",
     "startupProbe",
 })  # fmt: skip
 """Identifiers of other software, which the source itself does not use."""
+ATTRIBUTES = frozenset(value for name, value in vars(names).items() if name.isupper() and isinstance(value, str))
+"""Names of spans and their attributes, which begin like those of modules."""
 VARIABLES = frozenset(option_variable(option.name) for option in fields(Settings))
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -99,7 +103,8 @@ def resolves(dotted: str) -> bool:
 
 def is_missing_object(text: str) -> bool:
     """Whether it begins with `queue_middleware.`, and is not the name of an object of the package."""
-    return bool(_DOTTED.fullmatch(text)) and text.startswith("queue_middleware.") and not resolves(text)
+    is_dotted = _DOTTED.fullmatch(text) is not None and text.startswith("queue_middleware.")
+    return is_dotted and text not in ATTRIBUTES and not resolves(text)
 
 
 def is_missing_in_module(text: str) -> bool:

@@ -18,7 +18,9 @@ from queue_middleware.cli import reference as command_reference
 from queue_middleware.cli.exit_codes import Exit
 from queue_middleware.cli.flags import COMMON
 from queue_middleware.cli.schemas import schemas
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.observability.otel import names
 from queue_middleware.receivers import fastapi, flask
 from queue_middleware.settings import option_variable
 from queue_middleware.tasks.polling.config import render_poll_config
@@ -53,6 +55,28 @@ def test_the_documented_variable_and_default_are_the_real_ones(option: str, docu
     else:
         # The environment's own parser reads the page: what is written there could be set there.
         assert getattr(Settings.load({}, {variable: default}), option) == expected
+
+
+# --- spans
+
+SPANS = (ROOT / "docs/reference/spans.md").read_text()
+
+
+def test_every_span_attribute_and_metric_is_documented() -> None:
+    real = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
+    attributes = re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", SPANS, re.MULTILINE)
+    assert len(attributes) == len(set(attributes))
+    in_text = {names.FRACTION, names.PROGRESS, names.HANDED_BACK, names.SYSTEM, names.SCOPE, names.SEND, names.SETTLE}
+    spans = {names.SUBMIT, names.PROCESS, names.CALL, names.CALLBACK, names.ACTION}
+    assert re.findall(r"^\| `([^`]*\{\w+\})` \| [A-Z]+ \|", SPANS, re.MULTILINE) == sorted(spans, key=SPANS.index)
+    assert real == {*attributes, *spans, *in_text, names.PROCESSING, names.SCHEMA_URL}
+    assert all(f"`{text}`" in SPANS for text in in_text)
+    assert f"version {names.SCHEMA_URL.rpartition('/')[2]}" in SPANS
+
+
+def test_every_action_with_a_span_is_documented() -> None:
+    row = next(line for line in SPANS.splitlines() if line.startswith(f"| `{names.ACTION}`"))
+    assert {*re.findall(r"`(\w+)`", row), "cancel", "import"} == {str(action) for action in Action}
 
 
 # --- errors

@@ -5,7 +5,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from queue_middleware.errors import SettingsError
-from queue_middleware.settings import Options, Settings, stray_variables
+from queue_middleware.runtime.stray_variables import stray_variables
+from queue_middleware.settings import Options, Settings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -82,6 +83,7 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
         ("lease", "soon", "lease: 'soon' is not a duration"),
         ("max_request_body", "10 apples", "max_request_body: '10 apples' is not a size"),
         ("on_crash", "panic", "is not one of 'retry', 'fail'"),
+        ("tracing", "both", "is not one of 'link', 'parent'"),
         ("prefix", "/", "is not a prefix"),
         ("prefix", "/a/../b", "is not a prefix"),
         ("prefix", "/a b", "is not a prefix"),

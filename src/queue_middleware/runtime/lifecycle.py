@@ -17,9 +17,11 @@ from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
+from queue_middleware.observability.otel import instrumentations_of
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.callback_auth import CallbackVerifier
+from queue_middleware.webhooks.formats.user_agent import VERSION
 from queue_middleware.webhooks.signing.keyfile import keys_of_option
 
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
@@ -151,6 +153,7 @@ class Lifecycle:
     async def _serve(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
+            instrumentations = (*instrumentations_of(self.settings, VERSION), *self._instrumentations)
             supervisor = await Supervisor.open(
                 stack,
                 self._app,
@@ -159,7 +162,7 @@ class Lifecycle:
                 self._callback_verifier,
                 self.routes,
                 self._emit,
-                self._instrumentations,
+                instrumentations,
                 self._clock,
             )
 

@@ -20,7 +20,7 @@ from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.observability.instrumentation import combine
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
-from queue_middleware.settings import Settings, stray_variables
+from queue_middleware.settings import Settings
 from queue_middleware.stores import Stores, open_stores
 from queue_middleware.tasks.callback_auth import CallbackVerifier
 from queue_middleware.tasks.callbacks import CallbackHandler
@@ -42,6 +42,7 @@ from .maintenance import LeaseRenewer, Maintenance
 from .request_admin import RequestAdmin
 from .shutdown import ShutdownSignal
 from .status_feed import StatusFeed
+from .stray_variables import stray_variables
 
 _RESTART_PAUSE = 1.0
 

@@ -50,14 +50,14 @@ class CallbackHandler:
     async def receive_callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
         """Receive a callback. Raises `VerificationError`, `BadRequest` for a body that is not JSON, and `AlreadyEnded`."""
         job = await self.find_job(SecretIdKind.CALLBACK, callback_id)
-        async with self._inside(job, CompletionSource.CALLBACK, headers):
-            await self._accept_callback(job, callback_id, headers, body)
+        async with self._inside(job, CompletionSource.CALLBACK, headers) as work:
+            work.result = await self._accept_callback(job, callback_id, headers, body)
 
-    async def _accept_callback(self, job: PendingJob, callback_id: str, headers: Headers, body: bytes) -> None:
+    async def _accept_callback(self, job: PendingJob, callback_id: str, headers: Headers, body: bytes) -> str:
         spec = job.task.spec
         await self._verifier.verify(spec.target, headers, body)
         if _has_ended(job, CompletionSource.CALLBACK):
-            return
+            return ""
 
         def read() -> tuple[bytes, Running | Failed | None]:
             redacted = _redact(callback_id, body)
@@ -68,27 +68,28 @@ class CallbackHandler:
             status = (state.status or "")[:_MAX_STATUS_LENGTH]
             await self._store.record_status(job.key, status)
             self._emit(TaskProgress(job.request_id, status))
-        else:
-            await self._resolve(job, CompletionSource.CALLBACK, body, _as_failure(state))
+            return "progress"
+        return await self._resolve(job, CompletionSource.CALLBACK, body, _as_failure(state))
 
     async def receive_signal(self, token: str, headers: Headers, body: bytes) -> PendingJob:
         """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `receive_callback` does."""
         job = await self.find_job(SecretIdKind.SIGNAL, token)
-        async with self._inside(job, CompletionSource.SIGNAL, headers):
+        async with self._inside(job, CompletionSource.SIGNAL, headers) as work:
             if not _has_ended(job, CompletionSource.SIGNAL):
                 body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))
-                await self._resolve(job, CompletionSource.SIGNAL, body, _as_failure(failed))
+                work.result = await self._resolve(job, CompletionSource.SIGNAL, body, _as_failure(failed))
         return job
 
     @asynccontextmanager
-    async def _inside(self, job: PendingJob, channel: CompletionSource, caller: Headers) -> AsyncIterator[None]:
+    async def _inside(self, job: PendingJob, channel: CompletionSource, caller: Headers) -> AsyncIterator[CallbackWork]:
         """What the instrumentations enter."""
-        if self._instruments is None:
-            yield
+        work, instruments = CallbackWork(channel.value, job.request_id, caller), self._instruments
+        if instruments is None:
+            yield work
         else:
-            trace = await self._instruments.trace_of(job.key)
-            with self._instruments.callback(CallbackWork(channel.value, job.request_id, caller, trace)):
-                yield
+            work.trace = await instruments.trace_of(job.key)
+            with instruments.callback(work):
+                yield work
 
     async def find_job(self, kind: SecretIdKind, secret_id: str) -> PendingJob:
         """Return the job that this secret id belongs to."""
@@ -105,7 +106,7 @@ class CallbackHandler:
             raise UnknownRequest(_UNKNOWN_ID)
         return job
 
-    async def _resolve(self, job: PendingJob, source: CompletionSource, body: bytes, failure: Failure | None) -> None:
+    async def _resolve(self, job: PendingJob, source: CompletionSource, body: bytes, failure: Failure | None) -> str:
         response = StoredResponse(200, _JSON, body)
         outcome = await self._store.resolve(job.key, source, ExternalResult(response, failure))
         self._emit(ResultReceived(job.request_id, source, outcome))
@@ -113,6 +114,7 @@ class CallbackHandler:
             raise AlreadyEnded(_ALREADY_ENDED)
         if outcome is ResolveOutcome.ENDED:
             self._emit(Finished.of(job.request_id, 0, failure or response, 0.0))
+        return "completed" if failure is None else "failed"
 
 
 def _has_ended(job: PendingJob, source: CompletionSource) -> bool:

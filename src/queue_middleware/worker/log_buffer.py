@@ -69,6 +69,8 @@ class LogBuffer:
     _written: tuple[Sequence[LogLine], Progress | None] = (), None
     _secret: str | None = None
     _errors: ErrorStreak | None = None
+    on_progress: Callable[[Progress], None] | None = None
+    """Called with each progress report, in the thread that reports it."""
 
     def __init__(self, claim: Claim, context: LogBufferContext) -> None:
         self._claim = claim
@@ -116,6 +118,8 @@ class LogBuffer:
             self._progress = progress
             self._report = len(self._lines), progress_line(self.now(), progress)
             first, self._expected = not self._expected, True
+        if self.on_progress is not None:
+            self.on_progress(progress)
         if first:
             self._wake()
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from queue_middleware.errors import SettingsError
 from queue_middleware.outbound.guard import Guard
-from queue_middleware.settings import Settings, stray_variables
+from queue_middleware.runtime.stray_variables import stray_variables
+from queue_middleware.settings import Settings
 from queue_middleware.stores import locate
 from queue_middleware.stores.administration import Finding, Level
 from queue_middleware.webhooks.signing.keyfile import KeyFile, keys_of_option, path_of_keys
