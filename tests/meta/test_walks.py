@@ -16,6 +16,7 @@ import yaml
 
 from queue_middleware import Settings
 from queue_middleware.cli import make_parser
+from queue_middleware.cli.flags import variable_of
 from queue_middleware.cli.reference import leaves
 from queue_middleware.option_parsers import parse_seconds
 from queue_middleware.settings import option_variable
