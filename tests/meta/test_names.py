@@ -39,9 +39,9 @@ FOREIGN = frozenset({
     "startupProbe",
 })  # fmt: skip
 """Identifiers of other software, which the source itself does not use."""
+VARIABLES = frozenset(option_variable(option.name) for option in fields(Settings))
 ATTRIBUTES = frozenset(value for name, value in vars(names).items() if name.isupper() and isinstance(value, str))
 """Names of spans and their attributes, which begin like those of modules."""
-VARIABLES = frozenset(option_variable(option.name) for option in fields(Settings))
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"\.?\w[\w.-]*(?:/[\w.-]+)+/?")

@@ -1,8 +1,10 @@
 """The public API as strictly typed programs use it: options, operator methods, observers, errors, receivers."""
 
+import logging
 from datetime import UTC, datetime
 from typing import assert_type
 
+import structlog
 from fastapi import FastAPI
 from starlette.requests import Request
 
@@ -18,6 +20,8 @@ from queue_middleware.jobs.models import CancelOutcome
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.processes import ProcessRecord
 from queue_middleware.jobs.timeline import TimelineEntry
+from queue_middleware.logging import RequestFilter, add_request
+from queue_middleware.observability.sentry import SentryObserver
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord
 
@@ -107,6 +111,7 @@ def handler() -> str | None:
     current_job.log("started", device="gpu")
     current_job.report_progress(0.5, "painting")
     assert_type(current_job.attempt, int | None)
+    assert_type(current_job.route, str | None)
     assert_type(current_job.callback_url, str | None)
     return current_job.id
 
@@ -118,3 +123,11 @@ async def receive(request: Request) -> None:
     verifier = WebhookVerifier("https://queue.example.com/fal/queue/.well-known/jwks.json")
     webhook = await verifier.verify(request.headers, await request.body())
     assert_type(webhook, VerifiedWebhook)
+
+
+# --- logs and errors
+
+stream = logging.StreamHandler()
+stream.addFilter(RequestFilter(missing="-"))
+structlog.configure(processors=[add_request, structlog.processors.JSONRenderer()])
+reporting = QueueMiddleware(FastAPI(), observers=[SentryObserver()])

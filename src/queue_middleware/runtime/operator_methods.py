@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -21,6 +21,9 @@ from queue_middleware.webhooks.admin import UNHEALTHY, make_filter
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from queue_middleware.observability.metrics.exposition import QueueCollector
 
 EVERY_JOB = JobFilter()
 
@@ -174,6 +177,17 @@ class OperatorMethods:
         For the next page, pass the last id as `before`. Raises `BadRequest`.
         """
         return await self._runtime.control.audit(before, limit)
+
+    def collector(self) -> QueueCollector:
+        """A collector of the queue's metrics, for a registry of `prometheus_client` that the application exposes itself.
+
+        It shows the numbers of all processes. While the queue does not run, it has no metrics; reading them blocks for some
+        milliseconds. Raises `ImportError` without the extra `metrics`.
+        """
+        # Imported here, because the extra may not be installed.
+        from queue_middleware.observability.metrics.exposition import QueueCollector
+
+        return QueueCollector(lambda: self._runtime.services.stores.metrics.read_now())
 
     # --- webhooks
 

@@ -85,6 +85,8 @@ class Runtime(Lifecycle):
         except BaseException:
             submission.close()
             raise
+        if result.existing is None and self.meter is not None:
+            self.meter.submitted(new.route)
         if result.existing is None and is_observed(self._emit, Submitted):
             self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
