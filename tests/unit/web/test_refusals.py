@@ -10,7 +10,7 @@ from queue_middleware.web.refusals import REASONS, refusal_of
 
 ELSEWHERE = {
     *("QueueError", "Unavailable", "UnknownRoute", "UnknownRequest", "MethodNotAllowed", "AlreadyEnded", "NotKept", "NotEnded"),
-    *("MaintenanceRefused", "CountDiffers"),
+    *("MaintenanceRefused", "SelectionDiffers"),
 }
 """Errors that do not refuse a submission."""
 NO_RESPONSE = {"SettingsError", "RotationRefused"}
