@@ -12,11 +12,12 @@ QueueError
 ├── CrossSite               403      a browser sent it from a page of another site
 ├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or one of another client
-├── NotKept                 404      the stored request of an ended job was deleted, or never kept
+│   └── NotKept             404      the stored request of an ended job was deleted, or never kept
 ├── MethodNotAllowed        405      with `Allow`
 ├── BodyTooSlow             408      the request body arrives too slowly
 ├── AlreadyEnded            409      a callback, a signal or a cancellation came too late
 ├── NotEnded                409      a request cannot be copied before it has ended
+├── SelectionDiffers        409      an act on many requests that are not as many as expected
 ├── TooLarge                413      the request body is too large
 ├── UriTooLong              414      path and query are too long
 ├── InvalidWebhook          422      a webhook URL that can never be called
@@ -126,10 +127,8 @@ class UnknownRequest(QueueError):
     status = 404
 
 
-class NotKept(QueueError):
+class NotKept(UnknownRequest):
     """The request is no longer stored, so an operator cannot submit it again; see the option `keep_requests`."""
-
-    status = 404
 
 
 class MethodNotAllowed(QueueError):
@@ -153,16 +152,20 @@ class BodyTooSlow(QueueError):
     status = 408
 
 
-class AlreadyEnded(QueueError):
+class _Conflict(QueueError):
+    status = 409
+
+
+class AlreadyEnded(_Conflict):
     """A callback, signal or cancellation comes too late: the task has already ended with another outcome."""
 
-    status = 409
 
-
-class NotEnded(QueueError):
+class NotEnded(_Conflict):
     """The request has not ended, so an operator cannot submit it again yet."""
 
-    status = 409
+
+class SelectionDiffers(_Conflict):
+    """An act selects another number of requests than the operator expects; nothing was changed."""
 
 
 class TooLarge(QueueError):

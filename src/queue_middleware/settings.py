@@ -77,6 +77,7 @@ class Options(TypedDict, total=False):
     max_response_body: int | str
     capture_logs: bool
     max_logs: int | str
+    metrics: bool
     max_queued: int
     max_queued_per_client: int
     max_tasks: int
@@ -203,6 +204,8 @@ class Settings:
     """
     max_logs: int = _option(2**20, parse_size, least=0)
     """Bytes of log lines stored per attempt, and 10,000 lines at most; 0 stores none."""
+    metrics: bool = _option(True, parse_flag)
+    """Count what happens, for `GET {prefix}/metrics` and the operator's overviews. The counts are stored once a second."""
     max_queued: int = _option(10_000, parse_integer, least=1)
     """Queued requests; above it submissions are rejected with 503."""
     max_queued_per_client: int = _option(1_000, parse_integer, least=1)
@@ -253,7 +256,7 @@ class Settings:
                 raise SettingsError(f"unknown option {name!r}{_nearest(name, known)}")
         values: dict[str, Any] = {}
         for name, option in known.items():
-            variable = variable_of(name)
+            variable = option_variable(name)
             if name in options:
                 values[name] = _checked(option, options[name], name)
             elif environ.get(variable, "") != "":
@@ -261,7 +264,7 @@ class Settings:
         return cls(**values)
 
 
-def variable_of(option: str) -> str:
+def option_variable(option: str) -> str:
     """The environment variable of an option."""
     return _VARIABLES.get(option) or f"QUEUE_{option.upper()}"
 

@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import anyio.to_thread
 import httpx
 import pytest
 import trustme
+import yaml
 
 from tests.meta.test_docs import ROOT, blocks
 from tests.support.queue_client import eventually
@@ -143,6 +145,23 @@ async def _responds(caller: Caller, process: subprocess.Popen[bytes], directory:
     with suppress(httpx.TransportError):
         return (await caller.call("GET", "/health")).status_code == 200
     return False
+
+
+async def test_the_health_check_of_compose_reports_the_state(tmp_path: Path) -> None:
+    (compose,) = yaml.safe_load_all(blocks(HOW_TO / "docker.md", "yaml")[0])
+    kind, program, *arguments = compose["services"]["api"]["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python")
+
+    async def check() -> int:
+        words = [argument.replace(":8000/", f":{server.port}/") for argument in arguments]
+        done = await anyio.run_process([sys.executable, *words], check=False)
+        return done.returncode
+
+    async with serving(BEHIND, tmp_path) as server:
+        assert await check() == 0
+        await server.stop()
+        assert await check() == 1
+        await server.start()
 
 
 @pytest.mark.parametrize("name", PROXIES)

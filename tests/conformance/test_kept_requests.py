@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.errors import NotKept
+from queue_middleware.errors import BadRequest, NotKept, UnknownRequest
+from queue_middleware.jobs.job_detail import KeptRequest
 from queue_middleware.jobs.job_list import JobFilter
 from queue_middleware.jobs.kept_requests import KeepRequests, is_kept
 from queue_middleware.jobs.models import CHUNK_SIZE, Claim, ErrorType, Failure, JobState, NewJob, StoredResponse
@@ -166,6 +167,18 @@ async def test_a_request_is_kept_by_its_outcome(stores: Stores, clock: ManualClo
         with pytest.raises(NotKept):
             await it.store.operations.kept_request(it.request_id)
         assert (found.request_bytes, found.kept_until) == (None, None)
+
+
+async def test_several_kept_requests_are_read_at_once(stores: Stores, clock: ManualClock) -> None:
+    kept = await submit(stores, clock, "all")
+    other = await submit(stores, clock, "all")
+    unknown = "00000000-0000-7000-8000-000000000000"
+    first, missing, wrong, second = await kept.store.operations.kept_requests(
+        [kept.request_id, unknown, "no id", other.request_id]
+    )
+    assert isinstance(missing, UnknownRequest)
+    assert isinstance(wrong, BadRequest)
+    assert (first, second) == (KeptRequest(kept.new, None), KeptRequest(other.new, None))
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -24,11 +24,13 @@ KEY, POLL_KEY = "canary-of-headers", "canary-of-polls"
 CANARIES = [
     KEY, POLL_KEY, "canary-of-cookie", "canary-of-body", "canary-of-query", "canary-of-webhook", "canary-of-answer",
     "canary-of-set-cookie", "canary-of-provider", "canary-of-callback", "canary-of-stage", "canary-of-state",
+    "canary-of-label",
 ]  # fmt: skip
 
 
 async def _answers(scope: Message, receive: Receive, send: Send) -> None:
     current_job.report_progress(0.5, "canary-of-stage")
+    current_job.log("painting", customer="canary-of-label")
     headers = [(b"content-type", b"application/json"), (b"set-cookie", b"s=canary-of-set-cookie")]
     await respond(send, b'{"token": "canary-of-answer"}', 200, headers)
 
@@ -45,7 +47,7 @@ async def test_nothing_private_is_logged_at_any_level(database: Path, caplog: py
     records = [record for record in caplog.records if not record.name.startswith("httpx")]  # the client of this test logs it
     assert {"queue_middleware", "asyncio"} <= {record.name for record in records}
     for record in records:
-        text = f"{record.getMessage()} {record.args!r} {record.exc_info!r}"
+        text = f"{record.getMessage()} {vars(record)!r}"
         assert not [secret for secret in (*CANARIES, *secrets) if secret in text], text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from starlette.routing import Route
 from queue_middleware import current_job
 from queue_middleware.observability.sentry import SentryObserver
 from tests.integration.test_tasks import ENDED, tasking
+from tests.meta.test_docs import ROOT
 from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import eventually, serving
 from tests.support.sentry import Sent, reporting
@@ -26,6 +28,7 @@ from tests.support.webhook_receiver import receiving
 pytestmark = pytest.mark.usefixtures("course")
 
 CANARIES = [f"canary-of-{place}" for place in ("headers", "cookie", "body", "query", "webhook", "label")]
+PAGE = ROOT / "docs" / "how-to" / "sentry.md"
 WEBHOOKS: dict[str, Any] = {"outbound_allow": "127.0.0.1", "webhook_schedule": [0.01]}
 
 
@@ -101,6 +104,41 @@ async def test_a_request_is_published_and_processed_in_one_trace(database: Path,
     # The application continues the trace of its own attempt.
     assert application.traces[0]["sentry-trace"].split("-")[:2] == [trace(process)["trace_id"], trace(process)["span_id"]]
     assert [span["op"] for span in process["spans"]] == ["work"]
+
+
+async def test_the_page_lists_the_data_of_both_spans(database: Path, sent: Sent) -> None:
+    async with serving(Application().app, database, observers=[SentryObserver()]) as queue:
+        await queue.response(await queue.submit("GET", "/items/1"))
+        await eventually(lambda: sent.transactions("queue.process"))
+    rows = dict(re.findall(r"^\| `(queue\.\w+)` \| [^|]+ \| ([^|]+) \|$", PAGE.read_text("utf-8"), re.MULTILINE))
+    listed = {op: set(re.findall(r"`([\w.]+)`", text)) for op, text in rows.items()}
+    assert listed["queue.publish"] == set(data(sent.transactions("queue.publish")[0]))
+    assert listed["queue.publish"] | listed["queue.process"] == set(data(sent.transactions("queue.process")[0]))
+
+
+async def test_a_request_that_a_restart_interrupts_stays_in_its_trace(database: Path, sent: Sent) -> None:
+    application = Application()
+    async with serving(application.app, database, observers=[SentryObserver()], shutdown_timeout=0) as queue:
+        request_id = await queue.submit("GET", "/items/1?wait=1")
+        await queue.reaches(request_id, "IN_PROGRESS")
+    application.open.set()
+    async with serving(application.app, database, observers=[SentryObserver()]) as queue:
+        await queue.response(request_id)
+        await eventually(lambda: len(sent.transactions("queue.process")) == 2)
+    (publish,), processes = sent.transactions("queue.publish"), sent.transactions("queue.process")
+    assert [trace(each)["status"] for each in processes] == ["aborted", "ok"]
+    assert {trace(each)["parent_span_id"] for each in processes} == {trace(publish)["span_id"]}
+    assert {trace(each)["trace_id"] for each in processes} == {trace(publish)["trace_id"]}
+
+
+async def test_a_submission_that_is_known_has_the_id_of_the_first(database: Path, sent: Sent) -> None:
+    async with serving(Application().app, database, observers=[SentryObserver()]) as queue:
+        ids = [await queue.submit("GET", "/items/1", headers={"idempotency-key": "one"}) for _ in range(2)]
+        await queue.response(ids[0])
+        await eventually(lambda: sent.transactions("queue.process"))
+    assert [data(each)["messaging.message.id"] for each in sent.transactions("queue.publish")] == [ids[0]] * 2
+    assert ids[0] == ids[1]
+    assert len(sent.transactions("queue.process")) == 1
 
 
 async def test_the_trace_of_the_client_is_continued_and_other_baggage_stays(database: Path, sent: Sent) -> None:
@@ -236,6 +274,27 @@ async def test_a_call_of_another_service_has_no_headers_of_sentry(database: Path
         await eventually(lambda: sent.transactions("queue.process"))
     assert [call.headers.get("x-own") for call in provider.calls] == ["1"]
     assert [name for call in provider.calls for name in call.headers if name in ("sentry-trace", "baggage")] == []
+    (publish,), (process,) = sent.transactions("queue.publish"), sent.transactions("queue.process")
+    assert trace(process)["trace_id"] != trace(publish)["trace_id"]
+
+
+async def test_without_spans_the_issue_is_in_the_trace_of_the_submission(database: Path) -> None:
+    application = Application()
+    with reporting(traces_sample_rate=None) as sent:
+        async with serving(application.app, database, observers=[SentryObserver()]) as queue:
+            own = {"sentry-trace": f"{'a' * 32}-{'b' * 16}"}
+            await queue.response(await queue.submit("GET", "/items/1?raise=1", headers=own))
+    assert [event.get("type") for event in sent.events] == [None]
+    assert trace(sent.issues[0])["trace_id"] == "a" * 32
+    assert application.traces[0]["sentry-trace"].startswith("a" * 32)
+
+
+async def test_while_spans_are_streamed_there_are_issues_and_tags(database: Path) -> None:
+    with reporting(trace_lifecycle="stream") as sent:
+        async with serving(Application().app, database, observers=[SentryObserver()]) as queue:
+            request_id = await queue.submit("GET", "/items/1?raise=1")
+            assert (await queue.response(request_id)).status_code == 500
+    assert [issue["tags"]["queue.request_id"] for issue in sent.issues] == [request_id]
 
 
 async def test_without_an_initialized_sdk_requests_stay_as_they_are(database: Path) -> None:

@@ -9,7 +9,7 @@ from queue_middleware.cli import make_parser
 
 from .test_docs import PAGES, blocks, name
 
-_CALL = re.compile(r"(?:^|[|;(]|&&|\S/)\s*(queue-middleware \w[^|;&>\n]*)", re.MULTILINE)
+_CALL = re.compile(r"(?:^|[\s|;(/])(queue-middleware \w[^|;&>\n]*)", re.MULTILINE)
 _ELLIPSIS = re.compile(r"\[[^\]]*\]|^#")
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from queue_middleware import Settings
 from queue_middleware.option_parsers import parse_seconds
+from queue_middleware.web.ops.routes import PATHS, OpsOperation
 from tests.support.tools import missing, tool
 
 from .test_docs import ROOT, blocks
@@ -22,7 +23,7 @@ from .test_docs import ROOT, blocks
 HOW_TO = ROOT / "docs" / "how-to"
 NEEDED = 2 * Settings().shutdown_timeout + 5
 """Seconds from the signal to stop to the end, at most; what supervisors wait for has to be longer."""
-PROBE = re.compile(r"/fal/queue/health/(live|ready)")
+PAGES = ("systemd.md", "kubernetes.md", "docker.md", "behind-caddy.md", "behind-nginx.md")
 
 
 def run(*command: str) -> None:
@@ -119,6 +120,20 @@ def test_the_user_of_the_image_is_that_of_the_pod(stateful_set: dict[str, Any]) 
 
 def test_the_variables_on_the_pages_are_options() -> None:
     known = {f"QUEUE_{name.upper()}" for name in Settings.__dataclass_fields__}
-    for page in ("systemd.md", "kubernetes.md", "docker.md", "behind-caddy.md", "behind-nginx.md"):
+    for page in PAGES:
         named = set(re.findall(r"\bQUEUE_[A-Z_]+\b", (HOW_TO / page).read_text()))
         assert named <= known, page
+
+
+def test_the_health_checks_on_the_pages_are_routes() -> None:
+    for page in PAGES:
+        for path in re.findall(r"/fal/queue(/health/\w+)", (HOW_TO / page).read_text()):
+            assert path in PATHS, (page, path)
+
+
+def test_liveness_does_not_depend_on_the_disk(stateful_set: dict[str, Any]) -> None:
+    (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+    probed = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+    routes = {operation: f"{Settings().prefix}{path}" for path, operation in PATHS.items()}
+    live, ready = routes[OpsOperation.LIVE], routes[OpsOperation.READY]
+    assert probed == {"startup": live, "liveness": live, "readiness": ready}

@@ -15,7 +15,7 @@ import pytest
 
 from queue_middleware import Settings
 from queue_middleware.observability.otel import names
-from queue_middleware.settings import variable_of
+from queue_middleware.settings import option_variable
 
 from .test_docs import PAGES, ROOT, name, problems
 
@@ -39,9 +39,9 @@ FOREIGN = frozenset({
     "startupProbe",
 })  # fmt: skip
 """Identifiers of other software, which the source itself does not use."""
+VARIABLES = frozenset(option_variable(option.name) for option in fields(Settings))
 ATTRIBUTES = frozenset(value for name, value in vars(names).items() if name.isupper() and isinstance(value, str))
 """Names of spans and their attributes, which begin like those of modules."""
-VARIABLES = frozenset(variable_of(option.name) for option in fields(Settings))
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"\.?\w[\w.-]*(?:/[\w.-]+)+/?")

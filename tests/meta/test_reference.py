@@ -22,7 +22,7 @@ from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.observability.otel import names
 from queue_middleware.receivers import fastapi, flask
-from queue_middleware.settings import variable_of
+from queue_middleware.settings import option_variable
 from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
@@ -49,7 +49,7 @@ def test_every_option_is_documented_and_every_documented_option_exists() -> None
 def test_the_documented_variable_and_default_are_the_real_ones(option: str, documented: tuple[str, str]) -> None:
     variable, default = documented
     expected = getattr(Settings(), option)
-    assert variable == variable_of(option)
+    assert variable == option_variable(option)
     if default in ("none", "all"):
         assert expected in (None, (), default)
     else:

@@ -16,9 +16,10 @@ import yaml
 
 from queue_middleware import Settings
 from queue_middleware.cli import make_parser
+from queue_middleware.cli.flags import variable_of as variable_of_flag
 from queue_middleware.cli.reference import leaves
 from queue_middleware.option_parsers import parse_seconds
-from queue_middleware.settings import variable_of
+from queue_middleware.settings import option_variable
 
 from .test_docs import PAGES, ROOT, blocks, name
 
@@ -120,17 +121,19 @@ def test_documented_options_of_servers_exist(program: str) -> None:
 
 
 def test_every_documented_variable_is_an_option() -> None:
-    known = {variable_of(option.name) for option in fields(Settings)}
+    known = {option_variable(option.name) for option in fields(Settings)}
     known |= {
         "QUEUE_",
         "QUEUE_TESTS",
         "QUEUE_TESTS_REQUIRE_CLIENTS",
         "QUEUE_TESTS_REQUIRE_BROWSER",
+        "QUEUE_TESTS_REQUIRE_TOOLS",
         "QUEUE_TESTS_USE_REAL_DATABASE",
     }
     service = (ROOT / "src/queue_middleware/cli/service.py").read_text()
     known |= set(re.findall(r'environ\.get\("(QUEUE_[A-Z_]+)"\)', service))
-    known |= {variable_of(flag) for leaf in leaves(make_parser()) for action in leaf._actions for flag in action.option_strings}
+    flags = {flag for leaf in leaves(make_parser()) for action in leaf._actions for flag in action.option_strings}
+    known |= set(map(variable_of_flag, flags))
     for path in PAGES:
         named = set(re.findall(r"\bQUEUE_[A-Z_]*", path.read_text()))
         assert named <= known, f"{name(path)}: {named - known}"

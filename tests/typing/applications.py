@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
-from queue_middleware import QueueMiddleware, Settings
+from queue_middleware import Admin, QueueMiddleware, Settings
 from queue_middleware.jobs.counts import QueueCounts
 
 # The queue attached to the application: its decorators keep their types.
@@ -52,6 +52,16 @@ def route_of(scope: Mapping[str, Any]) -> str | None:
     return scope["path"].split("/")[1] or None
 
 
+async def ready() -> bool:
+    return True
+
+
+async def admins(connection: HTTPConnection) -> Admin | str | None:
+    return Admin("carol", level="read") if connection.user.is_authenticated else None
+
+
+QueueMiddleware(plain, ready=ready, admin=admins, metrics_public=True)
+QueueMiddleware(plain, admin="0123456789abcdef")
 bare: QueueMiddleware = QueueMiddleware(plain, authenticate=authenticate, route_of=route_of)
 """Without an argument, the class accepts any application, even where incomplete generics are disallowed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Callable
+from logging.config import DictConfigurator
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from typing import Any
@@ -85,3 +86,9 @@ def test_a_processor_adds_the_request_and_keeps_what_an_entry_has() -> None:
     assert during(add_request, None, "info", {"event": "painting"}) == {"event": "painting", **INSIDE}
     assert during(add_request, None, "info", {"queue_route": "mine"})["queue_route"] == "mine"
     assert add_request(None, "info", {"event": "painting"}) == {"event": "painting"}
+
+
+def test_the_filter_can_be_named_in_a_configuration() -> None:
+    configurator = DictConfigurator({"version": 1})
+    configured = configurator.configure_filter({"()": "queue_middleware.logging.RequestFilter", "missing": "-"})
+    assert filtered(configured) == dict.fromkeys(INSIDE, "-")

@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "pause": "hold the starts of requests",
     "resume": "end a pause",
     "processes": "the processes that run the queue",
+    "metrics": "the numbers of all processes",
     "keys": "the keys that sign webhooks",
     "listen": "receive webhooks on this machine, check and show them",
     "submit": "submit a request to a running queue, and wait for its response",

@@ -36,7 +36,7 @@ def make_script(shell: str) -> str:
 
 
 def _prepared(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
-    """All arguments, with the last word of their command. Each command gets its short help as description, for menus."""
+    """All arguments, with the name of their action or command. Each command gets its short help as description, for menus."""
     for action in parser._actions:  # noqa: SLF001 - argparse has no public list
         if not isinstance(action, Actions):
             yield parser.prog.split()[-1], action

@@ -150,7 +150,7 @@ def _lines(info: DatabaseInfo, terminal: Terminal) -> list[tuple[str, str]]:
         ("schema", version),
         ("application", info.application or "-"),
         ("created", terminal.since(info.created_at)),
-        ("processes", f"{info.processes} have it open"),
+        ("processes", str(info.processes)),
         ("requests", ", ".join(f"{count:,} {state}" for state, count in sorted(info.requests.items())) or "none"),
         ("oldest request", terminal.since(info.oldest_request_at)),
         ("oldest unfinished", terminal.since(info.oldest_unfinished_at)),

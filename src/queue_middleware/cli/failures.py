@@ -38,6 +38,11 @@ def report(error: BaseException) -> int:
     if not isinstance(error, (QueueError, CommandError)):
         raise error
     print(f"queue-middleware: {error.detail}", file=sys.stderr)
+    return code_of(error)
+
+
+def code_of(error: QueueError | CommandError) -> Exit:
+    """The exit status for an error."""
     if isinstance(error, CommandError):
         return error.code
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.REFUSED)

@@ -40,10 +40,12 @@ def is_filtered(chosen: argparse.Namespace) -> bool:
 def filter_of(chosen: argparse.Namespace, terminal: Terminal) -> JobFilter:
     """What the flags select. Raises `NotUnderstood`."""
     states = chosen.state or frozenset()
+    failed_only = states == {JobState.FAILED}
     if chosen.route is not None and " " in chosen.route:
         raise NotUnderstood(f"--route {chosen.route!r}: write the path without a method, e.g. --route /items/{{id}}")
     return JobFilter(
-        states=states,
+        states=frozenset() if failed_only else states,
+        failed_only=failed_only,
         route=chosen.route,
         client=None if chosen.client is None else _client(chosen.client),
         error_type=None if chosen.error is None else ErrorType(chosen.error),

@@ -106,7 +106,9 @@ class IncomingWebhooks:
         return await self._forward(self._plan.forward_to, received)
 
     async def _forward(self, url: str, received: Received) -> tuple[Reply, str]:
-        headers = [(name, value) for name, value in received.headers if name.lower() not in _NOT_FORWARDED]
+        headers = [
+            (name.encode(), value.encode("latin-1")) for name, value in received.headers if name.lower() not in _NOT_FORWARDED
+        ]
         try:
             async with httpx.AsyncClient(trust_env=False, timeout=_FORWARD_TIMEOUT) as client:
                 response = await client.post(url, content=received.body, headers=headers)

@@ -45,15 +45,16 @@ class LoopbackServer:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._stopping = asyncio.Event()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], bool] = {}
+        """Whether each connection has sent its request; the others need not be waited for."""
         self._signals = 0
 
     def stop(self) -> None:
         """Accept no more connections; `run` returns when the responses are sent. The second call ends them at once."""
         self._signals += 1
         self._stopping.set()
-        if self._signals > 1:
-            for task in self._connections:
+        for task, has_request in self._connections.items():
+            if self._signals > 1 or not has_request:
                 task.cancel()
 
     async def run(self, host: str, port: int, ready: Callable[[int], None]) -> None:
@@ -80,8 +81,8 @@ class LoopbackServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections[task] = False
+        task.add_done_callback(self._connections.pop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
@@ -89,6 +90,7 @@ class LoopbackServer:
             try:
                 async with asyncio.timeout(_READ_TIMEOUT):
                     received = await _read(connection, reader)
+                    self._connections[asyncio.current_task()] = True  # type: ignore[index]  # a task runs this
                 reply = Reply(413, b"too large") if received is None else await self._handler(received)
             except h11.RemoteProtocolError as error:
                 reply = Reply(error.error_status_hint, b"not a valid request")

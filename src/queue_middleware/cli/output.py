@@ -6,24 +6,24 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-@dataclass(frozen=True, slots=True)
 class Terminal:
-    """Where a command prints, and how."""
+    """Where a command prints, and how.
 
-    clock: Callable[[], float]
-    """The time in seconds since 1970."""
-    json: bool = False
-    """Print one JSON document instead of text."""
-    utc: bool = False
-    """Print times as UTC instead of the time since then."""
-    no_input: bool = False
-    """Never ask."""
+    `clock` returns the time in seconds since 1970. With `json` a command prints one JSON document instead of text, with `utc`
+    times as UTC instead of the time since then, and with `no_input` it never asks. This is no dataclass, because importing
+    `dataclasses` takes as long as all other imports of `--help` together.
+    """
+
+    def __init__(self, clock: Callable[[], float], json: bool = False, utc: bool = False, no_input: bool = False) -> None:
+        self.clock = clock
+        self.json = json
+        self.utc = utc
+        self.no_input = no_input
 
     @classmethod
     def of(cls, chosen: argparse.Namespace, clock: Callable[[], float]) -> Terminal:

@@ -19,7 +19,8 @@ class ProgressLines:
         """Print the log entries, and the state if it has changed."""
         for entry in event.get("logs") or ():
             if "progress" not in entry.get("labels", {}):  # the state shows it
-                self._note(f"{entry.get('level', 'INFO'):5} {entry.get('message', '')}")
+                for line in str(entry.get("message", "")).splitlines():
+                    self._note(f"{entry.get('level', 'INFO'):5} {line}")
         state = _state_text(event)
         if state and state != self._last:
             self._last = state

@@ -14,7 +14,7 @@ import httpx
 from queue_middleware.backoff import exponential
 
 from .exit_codes import CommandError, NothingMatched, NotUnderstood, Unreachable
-from .service import user_agent
+from .service import shown_url, user_agent
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _SILENCE = 40.0
@@ -62,6 +62,7 @@ class QueueClient:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
+        self._shown_url = shown_url(url)
         self._sleep = sleep
         self._monotonic = monotonic
         self._client = httpx.Client(headers={**user_agent(), **headers}, timeout=_TIMEOUT, transport=transport)
@@ -75,18 +76,21 @@ class QueueClient:
 
         Raises `CommandError` if the queue refuses it, and `Unreachable`.
         """
-        method, headers = submission.method, list(submission.headers)
+        headers = [(name.encode(), value.encode()) for name, value in submission.headers]
         try:
-            response = self._client.request(method, _target(self._url, submission), headers=headers, content=submission.body)
+            target = httpx.URL(_target(self._url, submission))
+            response = self._client.request(submission.method, target, headers=headers, content=submission.body)
+        except httpx.InvalidURL as error:
+            raise NotUnderstood(f"the path is not valid: {error}") from None
         except httpx.HTTPError as error:
-            is_safe = any(name.lower() == "idempotency-key" for name, _ in headers) or isinstance(error, httpx.ConnectError)
+            is_safe = any(name.lower() == b"idempotency-key" for name, _ in headers) or isinstance(error, httpx.ConnectError)
             doubt = "" if is_safe else "; it is not known whether the request was stored (--idempotency-key makes this safe)"
             raise Unreachable(f"{self._failed(error)}{doubt}") from None
         if response.status_code != 200:
             raise self._refusal(response)
         request_id = _json(response).get("request_id")
         if not isinstance(request_id, str):
-            raise CommandError(f"the response of {self._url} is not that of a queue; --url names its routes, e.g. …/fal/queue")
+            raise CommandError(f"{self._shown_url} is not a queue: the URL is that of its routes, e.g. https://…/fal/queue")
         return request_id, response.headers.get("idempotency-replayed") == "true"
 
     def events(self, request_id: str, seconds: float | None) -> Iterator[Event]:
@@ -105,7 +109,7 @@ class QueueClient:
                     yield event
                     if event.get("status") == "COMPLETED":
                         return
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ValueError) as error:
                 reason = self._failed(error)
             self._check_deadline(deadline)
             if self._monotonic() - reached_at > PATIENCE:
@@ -167,8 +171,8 @@ class QueueClient:
             return CommandError(f"the service responded with {status}, a redirect; give its new address with --url")
         return CommandError(f"the service responded with {status}: {detail}")
 
-    def _failed(self, error: httpx.HTTPError) -> str:
-        return f"{self._url} cannot be reached: {error or type(error).__name__}"
+    def _failed(self, error: Exception) -> str:
+        return f"{self._shown_url} cannot be reached: {error or type(error).__name__}"
 
 
 def _target(url: str, submission: Submission) -> str:

@@ -30,8 +30,10 @@ def url_of(chosen: argparse.Namespace) -> str:
 
 
 def key_headers(chosen: argparse.Namespace) -> dict[str, str]:
-    """The headers that name the client; empty without a key."""
-    key = chosen.key or os.environ.get("QUEUE_API_KEY")
+    """The headers that name the client; empty without a key. Raises `NotUnderstood`, whose text does not contain the key."""
+    key = (chosen.key or os.environ.get("QUEUE_API_KEY") or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise NotUnderstood("the key of --key or QUEUE_API_KEY contains characters that a header cannot have")
     return {"authorization": f"Key {key}"} if key else {}
 
 
@@ -44,6 +46,12 @@ def http_url(text: str, flag: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise NotUnderstood(f"{flag} needs a URL that begins with http:// or https://")
     return text
+
+
+def shown_url(url: str) -> str:
+    """The URL for messages: without a password."""
+    parsed = httpx.URL(url)
+    return str(parsed.copy_with(username="…", password=None)) if parsed.userinfo else url
 
 
 def user_agent() -> dict[str, str]:

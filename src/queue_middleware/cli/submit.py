@@ -17,7 +17,7 @@ from .progress_lines import ProgressLines
 from .queue_client import Event, QueueClient, Submission, WaitIsOver
 from .request_data import header, read_data
 from .response_output import Written, write_response
-from .service import add_key, add_url, http_url, key_headers, url_of
+from .service import add_key, add_url, http_url, key_headers, shown_url, url_of
 
 _METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE")
 _DEFAULT_WAIT = 60.0
@@ -164,6 +164,6 @@ def _document(request_id: str, repeated: bool, last: Event, written: Written) ->
 def _how_to_continue(request_id: str, chosen: argparse.Namespace) -> str:
     words = ["queue-middleware", "submit", "--attach", request_id]
     words += ["--follow"] if chosen.follow else ["--wait"]
-    words += ["--url", chosen.url] if chosen.url else []
+    words += ["--url", shown_url(chosen.url)] if chosen.url else []
     words += ["--output", chosen.output] if chosen.output else []
     return f"To wait for it again: {shlex.join(words)}"

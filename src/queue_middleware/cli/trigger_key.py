@@ -18,13 +18,15 @@ from queue_middleware.webhooks.signing.keys import KeyPair
 def path_of_trigger_key() -> Path:
     """`queue-middleware/trigger.key` in the user's folder for configuration (XDG Base Directory Specification)."""
     configured = os.environ.get("XDG_CONFIG_HOME", "")
-    folder = Path(configured) if configured.startswith("/") else Path("~/.config").expanduser()
-    return folder / "queue-middleware" / "trigger.key"
+    folder = configured if configured.startswith("/") else os.path.expanduser("~/.config")  # noqa: PTH111 - it never raises
+    return Path(folder) / "queue-middleware" / "trigger.key"
 
 
 def trigger_key() -> KeyPair:
     """The key of this user, created at the first use. Raises `SettingsError`."""
     path = path_of_trigger_key()
+    if not path.is_absolute():
+        raise SettingsError("this user has no home folder for the key of samples; set XDG_CONFIG_HOME to a folder")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
+
+from queue_middleware.errors import BadRequest
+from queue_middleware.syntax.times import milliseconds_of
+
 from .models import ErrorType, Job, JobState
 from .struct import Struct
 
@@ -29,6 +35,35 @@ class JobFilter(Struct, frozen=True):
     """Only jobs that ended without a response and were not cancelled, or with a status from 500."""
     statuses: frozenset[int] = frozenset()
     """The HTTP statuses of responses; empty: any response, or none."""
+
+
+def select(
+    *,
+    states: Iterable[str] = (),
+    route: str | None = None,
+    client: str | None = None,
+    error_type: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    failed_only: bool = False,
+    statuses: Iterable[int] = (),
+) -> JobFilter:
+    """A filter whose conditions are checked. `since` and `until` need a time zone. Raises `BadRequest`."""
+    try:
+        found = frozenset(map(JobState, states))
+        error = None if error_type is None else ErrorType(error_type)
+    except ValueError as wrong:
+        raise BadRequest(f"{wrong}; the states are {', '.join(JobState)}, the errors {', '.join(ErrorType)}") from None
+    return JobFilter(
+        found,
+        route,
+        client,
+        error,
+        None if since is None else milliseconds_of("since", since),
+        None if until is None else milliseconds_of("until", until),
+        failed_only,
+        frozenset(statuses),
+    )
 
 
 class ListPosition(Struct, frozen=True):

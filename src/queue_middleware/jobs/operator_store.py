@@ -30,6 +30,9 @@ class OperatorStore(ControlStore, Protocol):
     async def kept_request(self, request_id: str) -> KeptRequest:
         """The request of a job that has not ended, or that was kept. Raises `NotKept`, `UnknownRequest`, `BadRequest`."""
 
+    async def kept_requests(self, request_ids: Sequence[str]) -> list[KeptRequest | QueueError]:
+        """As `kept_request` for several, whose bodies are in memory together. An error takes the place of a request."""
+
     # --- acts
 
     async def copy(self, originals: Sequence[tuple[str, NewJob]], operator: str, target: str) -> list[str | QueueError]:

@@ -72,6 +72,8 @@ class TaskSpec(Struct, frozen=True):
     backoff: Backoff | None = None
     provider: str | None = None
     poll: PollConfig | None = None
+    due_at: int | None = None
+    """The time before which the task was not to start, in milliseconds since 1970."""
 
 
 class Task(Struct, frozen=True):

@@ -33,4 +33,4 @@ class TimelineEntry(Struct, frozen=True):
     at: int
     kind: TimelineKind
     data: Mapping[str, str | int | float | None] = msgspec.field(default_factory=dict)
-    """Depends on the kind; docs/reference/command.md lists the names."""
+    """Depends on the kind; docs/reference/api.md lists the names."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from queue_middleware.events import Event
 from queue_middleware.instrumentation import AttemptWork, Instrumentation, SubmissionWork
 from queue_middleware.jobs.models import ErrorType, StoredResponse
 
@@ -43,19 +42,23 @@ class SentryObserver(Instrumentation):
 
     def on_event(self, event: Any) -> None:
         """Report an issue, if the event is one."""
-        self._report(event)
-
-    def _report(self, event: Event) -> None:
         if sentry_sdk.is_initialized():
             self._issues.report(event)
 
     def submission(self, work: SubmissionWork) -> AbstractContextManager[object]:
         """A span around a submission; its trace is stored with the request."""
-        return _publish(work) if sentry_sdk.is_initialized() else nullcontext()
+        return _publish(work) if _has_transactions() else nullcontext()
 
     def attempt(self, work: AttemptWork) -> AbstractContextManager[object]:
         """A transaction around an attempt; its trace is in the headers that the application receives."""
         return _process(work) if sentry_sdk.is_initialized() else nullcontext()
+
+
+def _has_transactions() -> bool:
+    """Whether the SDK is initialized and has transactions: while it streams spans, it has none."""
+    options = sentry_sdk.get_client().options
+    lifecycles = options.get("trace_lifecycle"), (options.get("_experiments") or {}).get("trace_lifecycle")
+    return sentry_sdk.is_initialized() and "stream" not in lifecycles
 
 
 @contextmanager
@@ -92,20 +95,27 @@ def _process(work: AttemptWork) -> Iterator[None]:
         scope.clear_breadcrumbs()
         for name, value in zip(TAGS, values, strict=True):
             scope.set_tag(f"queue.{name}", str(value))
-        transaction = sentry_sdk.continue_trace(
-            trace_in(claim.request.headers), op=_PROCESS, name=claim.route, source="route", origin=_ORIGIN
-        )
-        with sentry_sdk.start_transaction(transaction) as span:
-            _describe(span, claim.route, len(claim.request.body))
-            span.set_data("messaging.message.id", claim.request_id)
-            span.set_data("messaging.message.receive.latency", work.wait * 1000)
-            span.set_data("messaging.message.retry.count", claim.attempt - 1)
-            if stays_here(claim.task):
-                work.claim = claim.replace(request=with_active_trace(claim.request))
-            try:
-                yield
-            finally:
-                span.set_status(_status_of(work))
+        with _transaction_of_attempt(work) if _has_transactions() else nullcontext():
+            yield
+
+
+@contextmanager
+def _transaction_of_attempt(work: AttemptWork) -> Iterator[None]:
+    claim = work.claim
+    transaction = sentry_sdk.continue_trace(
+        trace_in(claim.request.headers), op=_PROCESS, name=claim.route, source="route", origin=_ORIGIN
+    )
+    with sentry_sdk.start_transaction(transaction) as span:
+        _describe(span, claim.route, len(claim.request.body))
+        span.set_data("messaging.message.id", claim.request_id)
+        span.set_data("messaging.message.receive.latency", work.wait * 1000)
+        span.set_data("messaging.message.retry.count", claim.attempt - 1)
+        if stays_here(claim.task):
+            work.claim = claim.replace(request=with_active_trace(claim.request))
+        try:
+            yield
+        finally:
+            span.set_status(_status_of(work))
 
 
 def _describe(span: Any, route: str, size: int) -> None:

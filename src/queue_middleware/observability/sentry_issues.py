@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -37,7 +37,7 @@ _GROUPED_BY: dict[type, tuple[str, ...]] = {
     DeliveryDead: ("host", "error"),
     CircuitOpened: ("host",),
     SlotStuck: ("route",),
-    Rescued: (),
+    Rescued: ("route",),
 }
 """Fields of the fingerprint, beside the name of the event: events with the same values are one issue."""
 _REPORTED = frozenset(event_name(kind) for kind in (ApplicationError, *_GROUPED_BY))
@@ -86,8 +86,9 @@ def watching_errors(scope: sentry_sdk.Scope) -> Iterator[None]:
     try:
         yield
     finally:
-        _seen_errors.reset(token)
         seen.clear()  # threads of the application keep the context, and with it the scope
+        with suppress(ValueError):  # at the end of the event loop an attempt is closed in another context
+            _seen_errors.reset(token)
 
 
 def _is_seen(error: BaseException) -> bool:

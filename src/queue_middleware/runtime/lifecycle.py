@@ -17,6 +17,7 @@ from queue_middleware.instrumentation import Instrumentation
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
+from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.observability.otel import instrumentations_of
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
@@ -57,7 +58,10 @@ class Lifecycle:
         """Unix time in seconds."""
         self._callback_verifier = CallbackVerifier(settings.callback_keys, clock=self.time)
         observers = tuple(observers)
-        self._emit: Emit = Emitter((LoggingObserver(), *observers))
+        self.meter = Meter(self.time) if settings.metrics else None
+        """Counts what happens in this process; None without metrics."""
+        counting = () if self.meter is None else (self.meter,)
+        self._emit: Emit = Emitter((LoggingObserver(), *counting, *observers))
         self._instrumentations = tuple(each for each in observers if isinstance(each, Instrumentation))
         self.routes = RouteTemplates(settings.paths, route_of, lambda error: self._emit(ServiceError("route_of", error, 0)))
         self._running: Supervisor | None = None
@@ -163,6 +167,7 @@ class Lifecycle:
                 self.routes,
                 self._emit,
                 instrumentations,
+                self.meter,
                 self._clock,
             )
 

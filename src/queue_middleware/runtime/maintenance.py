@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import QueueError
@@ -38,7 +38,7 @@ class Maintenance:
 
     `warnings` returns what the operator should know at the moment, as sentences that stay the same while they apply; it may
     block. `running` returns the tokens of what this process works on. `storage_error` returns why nothing can be stored at the
-    moment.
+    moment. `store_numbers` stores what was counted for the metrics.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Maintenance:
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
         storage_error: Callable[[], QueueError | None] = lambda: None,
+        store_numbers: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._tasks = tasks
@@ -58,6 +59,9 @@ class Maintenance:
         self._warnings = warnings
         self._running = running
         self._storage_error = storage_error
+        self._frequent: tuple[Callable[[], Awaitable[None]], ...] = (self.rescue, self.expire, self.time_out, self.end_pauses)
+        if store_numbers is not None:
+            self._frequent += (store_numbers,)
         self._database_errors = ErrorStreak("database", emit)
         self._reported_error = ""
         self._reported_warnings: set[str] = set()
@@ -95,7 +99,7 @@ class Maintenance:
         self._ticks_to_prune = _PRUNE_EVERY - 1 if prunes else self._ticks_to_prune - 1
         first_error: Exception | None = None
         rarely = (self.warn, self.prune, self._operations.forget_processes) if prunes else ()
-        for duty in (self.rescue, self.expire, self.time_out, self.end_pauses, *rarely):
+        for duty in (*self._frequent, *rarely):
             try:
                 await duty()
             except Exception as error:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING, overload
 
+from msgspec import UNSET, UnsetType
+
+from queue_middleware.jobs.acts import ActReport
 from queue_middleware.jobs.audit import APPLICATION, Action, AuditRecord
 from queue_middleware.jobs.counts import QueueCounts
+from queue_middleware.jobs.job_detail import JobDetail
+from queue_middleware.jobs.job_list import JobFilter, JobPage, ListPosition
+from queue_middleware.jobs.models import CancelOutcome
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.processes import ProcessRecord
+from queue_middleware.jobs.timeline import TimelineEntry
 from queue_middleware.webhooks.admin import UNHEALTHY, make_filter
 from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from queue_middleware.observability.metrics.exposition import QueueCollector
+
+EVERY_JOB = JobFilter()
 
 
 class OperatorMethods:
@@ -23,6 +36,109 @@ class OperatorMethods:
     async def counts(self) -> QueueCounts:
         """How many requests, webhooks and receivers are in each state; empty states are left out."""
         return await self._runtime.counts()
+
+    # --- requests
+
+    async def requests(self, wanted: JobFilter = EVERY_JOB, *, after: ListPosition | None = None, limit: int = 100) -> JobPage:
+        """A page of the selected requests, newest first, at most `limit` of them (1 to 500).
+
+        Make the filter with `jobs.job_list.select`. For the next page, pass `JobPage.next` as `after`. A page may be short, or
+        empty, before the end. A list has the newest 100,000 requests at most.
+        """
+        return await self._runtime.request_admin.page(wanted, after, limit)
+
+    async def request(self, request_id: str) -> JobDetail:
+        """Everything about one request except bodies and headers. Raises `UnknownRequest`, `BadRequest`."""
+        return await self._runtime.request_admin.detail(request_id)
+
+    async def timeline(self, request_id: str) -> list[TimelineEntry]:
+        """What happened to a request, in order of time. Raises `UnknownRequest`, `BadRequest`."""
+        return await self._runtime.request_admin.timeline(request_id)
+
+    @overload
+    async def cancel(self, which: str, *, operator: str = APPLICATION) -> CancelOutcome: ...
+    @overload
+    async def cancel(self, which: JobFilter, *, expect: int | None = None, operator: str = APPLICATION) -> ActReport: ...
+    async def cancel(
+        self, which: str | JobFilter, *, expect: int | None = None, operator: str = APPLICATION
+    ) -> CancelOutcome | ActReport:
+        """Cancel a request by its id, or those of the selected requests that have not ended; running ones end themselves.
+
+        `expect`: do nothing and raise `SelectionDiffers` unless the filter selects this number of requests. `operator` is
+        recorded, and is in the event `Operated`. Raises `UnknownRequest`, `BadRequest`.
+        """
+        admin = self._runtime.request_admin
+        with self._runtime.acting(Action.CANCEL, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.cancel_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            outcome = await admin.cancel(which, operator)
+            work.count = int(outcome is not CancelOutcome.FINISHED)
+            return outcome
+
+    @overload
+    async def run_now(self, which: str, *, operator: str = APPLICATION) -> bool: ...
+    @overload
+    async def run_now(self, which: JobFilter, *, expect: int | None = None, operator: str = APPLICATION) -> ActReport: ...
+    async def run_now(
+        self, which: str | JobFilter, *, expect: int | None = None, operator: str = APPLICATION
+    ) -> bool | ActReport:
+        """Start a delayed request as soon as a slot is free, by its id or a filter. False for an id that is not delayed.
+
+        `expect` and `operator` as for `cancel`. Raises `UnknownRequest`, `BadRequest`.
+        """
+        admin = self._runtime.request_admin
+        with self._runtime.acting(Action.RUN_NOW, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.run_selected_now(which, operator, expect)
+                work.count = report.done
+                return report
+            is_due = await admin.run_now(which, operator)
+            work.count = int(is_due)
+            return is_due
+
+    @overload
+    async def replay(
+        self,
+        which: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        webhook: str | UnsetType | None = UNSET,
+        operator: str = APPLICATION,
+    ) -> str: ...
+    @overload
+    async def replay(self, which: JobFilter, *, expect: int | None = None, operator: str = APPLICATION) -> ActReport: ...
+    async def replay(
+        self,
+        which: str | JobFilter,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        webhook: str | UnsetType | None = UNSET,
+        expect: int | None = None,
+        operator: str = APPLICATION,
+    ) -> str | ActReport:
+        """Submit an ended request again, by its id, and return the id of the copy; or all that a filter selects.
+
+        The copy belongs to the client of the original, and each names the other. Its request is the kept one (option
+        `keep_requests`), with another `body`, with `headers` in place of those with the same names, and with another `webhook`,
+        or none for None. `expect` and `operator` as for `cancel`. A report counts what was left out, by the reason. Raises
+        `NotKept`, `NotEnded`, `UnknownRequest`, `BadRequest`, `InvalidWebhook`, `TooLarge`, and what the limits for submissions
+        raise.
+        """
+        admin = self._runtime.request_admin
+        with self._runtime.acting(Action.REPLAY, operator) as work:
+            if isinstance(which, JobFilter):
+                report = await admin.replay_selected(which, operator, expect)
+                work.count = report.done
+                return report
+            copy = await admin.replay(which, self._runtime.changes(body, headers, webhook), operator)
+            work.count = 1
+            return copy
+
+    # --- the queue as a whole
 
     async def pause(
         self, route: str | None = None, *, reason: str = "", until: datetime | None = None, operator: str = APPLICATION
@@ -61,6 +177,19 @@ class OperatorMethods:
         For the next page, pass the last id as `before`. Raises `BadRequest`.
         """
         return await self._runtime.control.audit(before, limit)
+
+    def collector(self) -> QueueCollector:
+        """A collector of the queue's metrics, for a registry of `prometheus_client` that the application exposes itself.
+
+        It shows the numbers of all processes. While the queue does not run, it has no metrics; reading them blocks for some
+        milliseconds. Raises `ImportError` without the extra `metrics`.
+        """
+        # Imported here, because the extra may not be installed.
+        from queue_middleware.observability.metrics.exposition import QueueCollector
+
+        return QueueCollector(lambda: self._runtime.services.stores.metrics.read_now())
+
+    # --- webhooks
 
     async def deliveries(
         self,

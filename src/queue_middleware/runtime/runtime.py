@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
-from queue_middleware.errors import NotRunning
+from msgspec import UnsetType
+
+from queue_middleware.errors import NotRunning, TooLarge
 from queue_middleware.events import Finished, Submitted, is_observed
 from queue_middleware.instrumentation import ActionWork, Instruments, SubmissionWork
+from queue_middleware.jobs.acts import Changes
 from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.log_lines import LogLine
@@ -26,6 +29,7 @@ from .control import QueueControl
 from .lifecycle import Lifecycle
 from .process import STOPPING
 from .readiness import Readiness, Ready
+from .request_admin import RequestAdmin
 from .status_feed import Subscription
 
 
@@ -42,6 +46,12 @@ class Runtime(Lifecycle):
         """The URL as it is stored, encoded. Raises `InvalidWebhook`, which calls it `field`, if it could never be called."""
         self.guard.check_url(url, field)
         return encode_url(url, field)
+
+    def changes(self, body: bytes | None, headers: Mapping[str, str] | None, webhook: str | UnsetType | None) -> Changes:
+        """What an operator changes in a copy of a request. Raises `InvalidWebhook`, `TooLarge`."""
+        if body is not None and len(body) > self.settings.max_request_body:
+            raise TooLarge(f"the body has {len(body)} bytes; at most {self.settings.max_request_body} are accepted")
+        return Changes(body, headers or {}, self.check_webhook(webhook) if isinstance(webhook, str) else webhook)
 
     def submit(self, new: NewJob, caller: Headers | None = None) -> Awaitable[Submission]:
         """Store a job, and claim it in the same transaction if a slot is free and no job is queued. Raises as the store does.
@@ -75,6 +85,8 @@ class Runtime(Lifecycle):
         except BaseException:
             submission.close()
             raise
+        if result.existing is None and self.meter is not None:
+            self.meter.submitted(new.route)
         if result.existing is None and is_observed(self._emit, Submitted):
             self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
@@ -149,6 +161,12 @@ class Runtime(Lifecycle):
         """Webhooks as the operator sees and redelivers them. Raises `NotRunning`."""
         self.check_running()
         return self.services.webhook_admin
+
+    @property
+    def request_admin(self) -> RequestAdmin:
+        """Requests as the operator sees and changes them. Raises `NotRunning`."""
+        self.check_running()
+        return self.services.request_admin
 
     @property
     def control(self) -> QueueControl:

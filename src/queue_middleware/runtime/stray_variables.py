@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 
-from queue_middleware.settings import Settings, variable_of
+from queue_middleware.settings import Settings, option_variable
 
 _TEST_VARIABLES = "QUEUE_TESTS"
 """Prefix of the variables that start like options and belong to `testing`."""
@@ -15,10 +15,10 @@ _TEST_VARIABLES = "QUEUE_TESTS"
 
 def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
     """A sentence for each variable `QUEUE_…` that is not an option, and whether an option has a similar name."""
-    variables = {variable_of(option.name) for option in fields(Settings)}
+    variables = {option_variable(option.name) for option in fields(Settings)}
     # Also with the spelling that follows from the option's name.
     words = {name.removeprefix("QUEUE_"): name for name in variables}
-    words |= {option.name.upper(): variable_of(option.name) for option in fields(Settings)}
+    words |= {option.name.upper(): option_variable(option.name) for option in fields(Settings)}
     found = []
     for name in sorted(os.environ if environ is None else environ):
         if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, Servi
 from queue_middleware.instrumentation import Instrumentation, Instruments
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.observability.instrumentation import combine
+from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
@@ -39,6 +41,7 @@ from queue_middleware.worker.worker import Worker
 
 from .control import QueueControl
 from .maintenance import LeaseRenewer, Maintenance
+from .request_admin import RequestAdmin
 from .shutdown import ShutdownSignal
 from .status_feed import StatusFeed
 from .stray_variables import stray_variables
@@ -52,6 +55,16 @@ class _Loop(Protocol):
     async def run(self) -> None: ...
 
     def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What the services need for other services: keys, connections, and the secrets in callback URLs."""
+
+    key_reloader: KeyReloader
+    client: HTTPClient
+    secret_ids: SecretIds
+    callback_verifier: CallbackVerifier
 
 
 class Supervisor:
@@ -71,6 +84,7 @@ class Supervisor:
         routes: RouteTemplates,
         emit: Emit,
         instrumentations: Iterable[Instrumentation] = (),
+        meter: Meter | None = None,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
         """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
@@ -86,10 +100,12 @@ class Supervisor:
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
         secret_ids = SecretIds(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
+        if meter is not None:
+            stores.metrics.attach(meter)
+            stack.push_async_callback(stores.metrics.close)
         instruments = combine(instrumentations, stores.jobs, emit)
-        self = cls(
-            app, settings, stores, key_reloader, outbound, secret_ids, callback_verifier, routes, emit, instruments, seconds
-        )
+        outside = _Outside(key_reloader, outbound, secret_ids, callback_verifier)
+        self = cls(app, settings, stores, outside, routes, emit, instruments, meter, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -102,30 +118,32 @@ class Supervisor:
         app: App,
         settings: Settings,
         stores: Stores,
-        key_reloader: KeyReloader,
-        outbound: HTTPClient,
-        secret_ids: SecretIds,
-        callback_verifier: CallbackVerifier,
+        outside: _Outside,
         routes: RouteTemplates,
         emit: Emit,
         instruments: Instruments | None,
+        meter: Meter | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._emit = emit
         self.instruments = instruments
         self.stores = stores
-        self.key_reloader = key_reloader
-        self.secret_ids = secret_ids
+        self.key_reloader = outside.key_reloader
+        self.secret_ids = secret_ids = outside.secret_ids
+        outbound = outside.client
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, secret_ids, settings, instruments)
-        self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments)
-        self.callbacks = CallbackHandler(tasks, callback_verifier, emit, instruments)
+        self.worker = Worker(
+            app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments, meter=meter
+        )
+        self.callbacks = CallbackHandler(tasks, outside.callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
+        self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
-        messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
+        messages = MessageBuilder(self.key_reloader.signer, _formats(stores, settings), clock)
         self._dispatcher = Dispatcher(
             jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instruments=instruments
         )
@@ -133,7 +151,7 @@ class Supervisor:
         self._poller = Poller(jobs, tasks, polls, secret_ids, emit, clock=clock, instruments=instruments)
         database = stores.database
         self._maintenance = Maintenance(
-            jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error
+            jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error, stores.metrics.flush
         )
 
     def _report_once(self) -> None:

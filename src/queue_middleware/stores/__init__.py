@@ -15,6 +15,7 @@ from typing import Protocol
 from queue_middleware.errors import QueueError, SettingsError
 from queue_middleware.jobs.operator_store import OperatorStore
 from queue_middleware.jobs.store import JobStore
+from queue_middleware.observability.metrics.store import MetricsStore
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.store import WebhookStore
@@ -84,6 +85,7 @@ class Stores:
     webhooks: WebhookStore
     tasks: TaskStore
     operations: OperatorStore
+    metrics: MetricsStore
     database: Database
     location: Location
 
@@ -98,7 +100,7 @@ def open_stores(
     """
     location = locate(settings.database)
     store = _STORES[_scheme_of(settings.database)](settings, clock, lease_clock)
-    return Stores(store, store.webhooks, store.tasks, store.operations, store, location)
+    return Stores(store, store.webhooks, store.tasks, store.operations, store.metrics, store, location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class ReadOnlyStores:
     webhooks: WebhookStore
     tasks: TaskStore
     operations: OperatorStore
+    metrics: MetricsStore
     location: Location
 
 
@@ -123,7 +126,7 @@ async def open_for_reading(settings: Settings, clock: Callable[[], int] | None =
     location = locate(settings.database)
     store = ReadOnlySQLiteStore(settings, clock)
     await store.open()
-    yield ReadOnlyStores(store, store.webhooks, store.tasks, store.operations, location)
+    yield ReadOnlyStores(store, store.webhooks, store.tasks, store.operations, store.metrics, location)
 
 
 def administer(database: str) -> DatabaseAdministration:

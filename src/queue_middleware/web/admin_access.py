@@ -46,8 +46,8 @@ class AdminAccess:
     async def identify(self, scope: Scope) -> Admin:
         """The operator that sent a request.
 
-        Raises `UnknownRoute` if the option is not set, or if the function does not know the sender: the routes exist for
-        operators only. Raises `Unauthorized` for a missing or wrong token, and `RateLimited` for many wrong ones from an
+        Raises `UnknownRoute` if the option is not set, or if the function does not know the sender, because the routes exist
+        for operators only. Raises `Unauthorized` for a missing or wrong token, and `RateLimited` for many wrong ones from one
         address.
         """
         if self._token is not None:

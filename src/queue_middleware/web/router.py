@@ -21,11 +21,13 @@ from queue_middleware.runtime.readiness import Readiness
 from queue_middleware.runtime.runtime import Runtime
 
 from . import openapi
+from .admin_access import AdminAccess
 from .asyncqueue.endpoints import PREFIX, TaskEndpoints
 from .auth import Authenticator
 from .cross_site import CrossSiteCheck
 from .fal.endpoints import FalEndpoints
 from .ops.endpoints import OpsEndpoints
+from .ops.metrics import MetricsPage
 from .ops.routes import is_ops_path
 from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
 from .urls import SplitPath, split_path
@@ -83,7 +85,7 @@ class Router:
         """Serves what no row of the table accepts."""
         self._mounts = (
             EndpointMount(_is_task_path, TaskEndpoints(runtime, bodies, waiting)),
-            EndpointMount(_is_ops_path, OpsEndpoints(readiness)),
+            EndpointMount(_is_ops_path, OpsEndpoints(readiness, MetricsPage(runtime, AdminAccess(settings.admin)))),
         )
         self._matches: dict[tuple[str, str, str, bytes | None], Match] = {}
         """What `FalEndpoints.match` has found, by method and path. Task paths are not in it: they may contain secrets."""

@@ -114,6 +114,8 @@ class JobCompleter:
 
     def report_start(self, claim: Claim) -> None:
         """Emit that an attempt begins."""
+        if self._context.meter is not None:
+            self._context.meter.started(claim)
         if self._context.observes_start:
             self._context.emit(AttemptStarted(claim.request_id, claim.attempt, claim.route))
 
@@ -126,19 +128,24 @@ class JobCompleter:
         """Emit that code of the attempt does not end. It began `duration` seconds ago."""
         self._context.emit(SlotStuck(claim.request_id, claim.attempt, claim.route, duration))
 
-    def report(self, claim: Claim, end: StoredResponse | Failure | AttemptEnd, since: float) -> None:
-        """Emit what became of the job. If the store decided that, `end` is not the outcome of the attempt.
+    def report(
+        self, claim: Claim, outcome: StoredResponse | Failure | None, held: Literal[True] | AttemptEnd, since: float
+    ) -> None:
+        """Emit what became of the job, and count it. `held`: True if `outcome` has ended the job as it is.
 
-        `since` is when the attempt began, by the event loop's clock.
+        `outcome` is None for a job that was handed back. `since` is when the attempt began, by the event loop's clock.
         """
         context = self._context
+        if context.meter is not None:
+            context.meter.attempt_ended(claim, outcome, None if held is True else held, context.loop.time() - since)
+        end = outcome if held is True else held
         if isinstance(end, AttemptEnd) and end.state is JobState.AWAITING:
             context.emit(JobAwaiting(claim.request_id, claim.attempt, claim.route))
         elif context.observes_end:
             duration = context.loop.time() - since
-            if not isinstance(end, AttemptEnd):
+            if isinstance(end, StoredResponse | Failure):
                 context.emit(Finished.of(claim.request_id, claim.attempt, end, duration, claim.route))
-            elif end.state in FINAL:
+            elif end is not None and end.state in FINAL:
                 context.emit(Finished(claim.request_id, claim.attempt, claim.route, end.status, end.error, duration))
 
 

@@ -15,6 +15,7 @@ from queue_middleware.events import AttemptStarted, Emit, Finished, is_observed
 from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore
+from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.tasks.target import TargetResolver
@@ -45,6 +46,7 @@ class WorkerContext:
     """The worker's own task."""
     clock: Callable[[], float] = time.time
     """Unix time in seconds."""
+    meter: Meter | None = None
     observes_start: bool = True
     """Whether `AttemptStarted` has an observer. Like the next one it is asked once: every job has both events."""
     observes_end: bool = True

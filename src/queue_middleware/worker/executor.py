@@ -177,14 +177,14 @@ class JobExecutor:
 
     def _on_final(self, held: CommitResult) -> None:
         if held:
-            self._completer.report(self.claim, self._outcome if held is True else held, self.since)
+            self._completer.report(self.claim, self._outcome, held, self.since)
         else:
             self._on_claim_lost()
         self._on_committed()
 
     async def _release(self) -> None:
         if end := await self._completer.release(self.claim, self._session, self._log):
-            self._completer.report(self.claim, end, self.since)
+            self._completer.report(self.claim, None, end, self.since)
         self._on_committed()
 
     def _on_committed(self) -> None:

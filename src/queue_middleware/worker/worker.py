@@ -18,6 +18,7 @@ from queue_middleware.jobs.models import Claim, NewJob
 from queue_middleware.jobs.processes import SlotUse
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
 from queue_middleware.tasks.target import TargetResolver
@@ -51,11 +52,12 @@ class Worker:
         routes: RouteTemplates | None = None,
         clock: Callable[[], float] = time.time,
         instruments: Instruments | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         logs = LogBufferContext(store, emit, self._loop, settings.max_logs, clock=clock)
         self._context = WorkerContext(
-            app, store, tasks, settings, emit, self._loop, logs, targets, routes or RouteTemplates(), clock=clock
+            app, store, tasks, settings, emit, self._loop, logs, targets, routes or RouteTemplates(), clock=clock, meter=meter
         )
         self._completer = JobCompleter(self._context)
         self._new_attempt: Callable[[Claim, WorkerContext, JobCompleter, JobSlots[JobExecutor]], JobExecutor] = JobExecutor

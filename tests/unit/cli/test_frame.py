@@ -16,7 +16,7 @@ from queue_middleware.cli.failures import report
 from queue_middleware.cli.output import Terminal, duration, printable, size, timestamp
 from queue_middleware.errors import NotRunning, SettingsError, StoreError, UnknownRequest
 
-HEAVY = ("asyncio", "msgspec", "sqlite3", "aiosqlite", "anyio", "httpx", "starlette", "nacl", "queue_middleware.errors")
+HEAVY = {"asyncio", "dataclasses", "inspect", "msgspec", "sqlite3", "anyio", "httpx", "starlette", "queue_middleware.errors"}
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -112,6 +112,15 @@ async def test_a_webhook_is_forwarded_unchanged_and_its_response_returned():
     assert listener.arrivals[0].note == "forwarded"
 
 
+async def test_headers_with_any_bytes_are_forwarded():
+    async with receiving() as receiver, listening(forward_to=receiver.url) as listener:
+        message = build_in_thread(Sample("completed", REQUEST))
+        async with httpx.AsyncClient(trust_env=False) as client:
+            sent = [*message.headers, (b"x-name", "Müller".encode("latin-1"))]
+            assert (await client.post(listener.url, content=message.body, headers=sent)).status_code == 200
+    assert receiver.webhooks_for(REQUEST)[0].headers["x-name"].encode("latin-1") == "Müller".encode("latin-1")
+
+
 async def test_a_receiver_that_cannot_be_reached_makes_the_sender_try_again(free_port):
     async with listening(forward_to=f"http://127.0.0.1:{free_port}/") as listener:
         assert (await listener.send()).status_code == 502
@@ -186,6 +195,17 @@ async def test_responses_are_sent_before_the_end():
         listener.server.stop()
         gate.release.set()
         assert (await sending).status_code == 200
+
+
+async def test_a_connection_without_a_request_is_not_waited_for():
+    async with listening() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(listener.url).port)
+        await listener.send()  # the server has accepted the first connection before this one
+        listener.server.stop()
+        with anyio.fail_after(4):  # less than the time that responses get
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_second_signal_ends_responses_at_once():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from queue_middleware.cli import main
+from queue_middleware.cli.requests.history import sentence
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import ErrorType, Failure, JobState
+from queue_middleware.jobs.timeline import TimelineEntry, TimelineKind
 from tests.support.factories import make_job, make_request, make_response
 
 SECRET = "s3cr3t-c4n4ry"
@@ -166,3 +170,41 @@ def test_arguments_that_do_not_fit_together_are_reported(terminal, ids):
 def test_a_queue_that_does_not_exist_is_reported(terminal, tmp_path):
     assert "there is no queue at" in terminal.run("requests", "list", fails=True, code=5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_timeline_is_printed(terminal, ids):
+    terminal.now += 60
+    *_, first, second, third = terminal.run("requests", "show", ids["failed"], "--timeline").splitlines()
+    assert first == "1 min ago       submitted by 192.0.2.7"
+    assert re.fullmatch(r"1 min ago       attempt 1 started, after waiting 0\.0 s", second)
+    assert third == "1 min ago       failed after 0.0 s: request_timeout: it took longer than 60 s"
+    document = terminal.json("requests", "show", ids["completed"], "--timeline")
+    assert [entry["kind"] for entry in document["timeline"]] == ["submitted", "attempt_started", "ended"]
+
+
+def test_every_kind_of_a_timeline_has_a_sentence():
+    texts = {
+        TimelineKind.SUBMITTED: ({"client": "id:alice", "original": "x"}, "submitted by id:alice, as a copy of x"),
+        TimelineKind.ATTEMPT_STARTED: (
+            {"attempt": 2, "process": "p", "waited": 61.0},
+            "attempt 2 started in process p, after waiting 1 min 1 s",
+        ),
+        TimelineKind.ATTEMPT_ENDED: (
+            {"attempt": 1, "ending": "timed_out", "status": 503, "detail": "busy", "seconds": 2.0},
+            "attempt 1 timed out after 2.0 s: 503, busy",
+        ),
+        TimelineKind.AWAITING: ({"status": 202}, "awaiting an external service; the call was answered with status 202"),
+        TimelineKind.ENDED: (
+            {"state": "completed", "status": 200, "error_type": None, "detail": None, "bytes": 2048, "seconds": 3.0},
+            "completed after 3.0 s: 200, 2.0 KiB",
+        ),
+        TimelineKind.DELIVERY_ATTEMPT: (
+            {"delivery": 7, "webhook": "completed", "host": "h", "attempt": 1, "status": 200, "error": None, "seconds": 0.1},
+            "webhook 7 (completed) to h, attempt 1: status 200, 0.1 s",
+        ),
+        TimelineKind.COPIED: ({"copy": "y"}, "submitted again as y"),
+        TimelineKind.OPERATED: ({"operator": "alice", "action": "cancel", "count": 1}, "cancel by alice"),
+    }
+    assert texts.keys() == set(TimelineKind)
+    for kind, (data, text) in texts.items():
+        assert sentence(TimelineEntry(0, kind, data)) == text

@@ -143,7 +143,7 @@ def test_a_repeated_submission_is_named(monkeypatch, capsys):
 
 def test_follow_prints_what_happens_and_the_response(monkeypatch, capfd):
     running = status("IN_PROGRESS", progress={"fraction": 0.4, "stage": "refine 12/30"})
-    logs = [entry("started"), entry("40 %", progress="0.4"), entry("hot\x1b[31m", "WARN")]
+    logs = [entry("started\nin two lines"), entry("40 %", progress="0.4"), entry("hot\x1b[31m", "WARN")]
     service = Service(
         [status("IN_QUEUE", queue_position=3), status("IN_PROGRESS"), {**running, "logs": logs}, running, DONE],
     )
@@ -154,6 +154,7 @@ def test_follow_prints_what_happens_and_the_response(monkeypatch, capfd):
         "in the queue, 3 in front",
         "running",
         "INFO  started",
+        "INFO  in two lines",
         "WARN  hot\\x1b[31m",
         " 40 % refine 12/30",
         "completed in 8.9 s: 200, 11 B",
@@ -234,6 +235,18 @@ def test_a_stream_that_breaks_is_continued_after_the_last_event():
     assert ids == [None, "1", "1"]
 
 
+def test_an_event_that_is_not_json_breaks_the_stream():
+    service = Service(httpx.Response(200, content=b"data: {\n\n"), [DONE])
+    assert [event["status"] for event in service.client().events(REQUEST, None)] == ["COMPLETED"]
+
+
+def test_a_header_may_contain_any_text():
+    service = Service()
+    service.client().submit(Submission("POST", "/a b", (("x-name", "Müller"),)))
+    assert dict(service.requests[0].headers.raw)[b"x-name"] == "Müller".encode()
+    assert service.requests[0].url.raw_path == b"/fal/queue/submit/a%20b"
+
+
 def test_a_service_that_stays_away_is_given_up():
     service = Service([status("IN_QUEUE"), None])
     with pytest.raises(Unreachable, match="cannot be reached: refused"):
@@ -258,6 +271,21 @@ def test_no_wait_is_endless_while_events_arrive():
         list(service.client().events(REQUEST, 25))
 
 
+def test_no_message_shows_a_password(monkeypatch, capfd):
+    url = "http://alice:s3cret@service.test/fal/queue"
+    with pytest.raises(Unreachable) as error:
+        QueueClient(url, {}, transport=httpx.MockTransport(_refuse)).submit(Submission("POST", "/a"))
+    assert "service.test" in error.value.detail
+    assert "s3cret" not in error.value.detail
+    with pytest.raises(CommandError):
+        run(Service([DONE]), "/a", "--wait", "-o", "missing/file", "--url", url, monkeypatch=monkeypatch)
+    assert "s3cret" not in capfd.readouterr().err
+
+
+def _refuse(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
 # --- refusals
 
 
@@ -268,7 +296,7 @@ def test_no_wait_is_endless_while_events_arrive():
         (httpx.Response(503, json={"detail": "the queue is full"}), Unreachable, "503: the queue is full"),
         (httpx.Response(404, text="Not Found"), CommandError, "404: Not Found"),
         (httpx.Response(307, headers={"location": "http://other.test/"}), CommandError, "a redirect"),
-        (httpx.Response(200, text="hello"), CommandError, "not that of a queue"),
+        (httpx.Response(200, text="hello"), CommandError, "is not a queue"),
     ],
 )
 def test_a_refused_submission(receipt, kind, reason):
@@ -301,6 +329,8 @@ def test_a_submission_without_a_response_may_have_been_stored(headers, is_unknow
         (["/a", "--webhook", "receiver"], "--webhook needs a URL"),
         (["/a", "--url", "service"], "--url needs a URL"),
         (["/a#b"], "contains '#'"),
+        (["/a\x00b"], "the path is not valid"),
+        (["/a", "--key", "clé"], "characters that a header cannot have"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, reason, monkeypatch):

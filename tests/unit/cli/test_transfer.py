@@ -97,6 +97,17 @@ def test_an_import_is_recorded(terminal, tmp_path):
     assert (record.operator, record.action, record.target, record.count) == ("alice", Action.IMPORT, "2 lines", 2)
 
 
+def test_requests_keep_their_order(terminal, tmp_path):
+    bodies = [b"%d" % number for number in range(120)]
+    submit(terminal, *[make_job(body) for body in bodies])
+    path = tmp_path / "requests.jsonl"
+    path.write_text(terminal.run("requests", "export", "--reveal"))
+    copies = terminal.run_any("requests", "import", str(path))[1].split()
+    assert [job.request.body for job in kept(terminal, *copies)] == bodies
+    listed = terminal.run_any("requests", "list", "--ids", "--limit", "120")[1].split()
+    assert copies == listed[::-1]
+
+
 def test_a_task_gets_a_callback_of_its_own(terminal, tmp_path):
     secret_ids = SecretIds(callback_secrets((), terminal.database))
     poll = PollConfig("https://p.example/{startResult.body.id}", "status", ("done", 1, True), (), headers={"x": SECRET})

@@ -117,6 +117,13 @@ def test_the_key_of_the_user_is_private_and_stays_the_same(shell):
     assert trigger_key().seed_hex() not in first
 
 
+def test_a_user_without_a_home_folder_gets_a_sentence(shell, monkeypatch):
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    shell.run("trigger", "completed", "--print", code=1)
+    assert "set XDG_CONFIG_HOME" in shell.err
+
+
 def test_a_webhook_of_another_sender_is_checked_with_its_keys(shell, tmp_path):
     sender = Sender()
     body = b'{"status": "OK"}'

@@ -49,7 +49,7 @@ def raised(error: Exception) -> Exception:
         (
         events.Rescued("r", JobState.FAILED, "/items/{id}"),
         "error",
-        ["rescued"],
+        ["rescued", "/items/{id}"],
         {"queue.request_id": "r", "queue.route": "/items/{id}"},
     ),
     ],

@@ -12,13 +12,16 @@ _shtab_queue_middleware_commands() {
   local _commands=(
     completion:'the script with which a shell completes this command'
     database:'the database: information, check, backup, space, schema'
+    doctor:'look for what is wrong, and what to do about it'
     keys:'the keys that sign webhooks'
     listen:'receive webhooks on this machine, check and show them'
+    metrics:'the numbers of all processes'
     pause:'hold the starts of requests'
     processes:'the processes that run the queue'
     receivers:'the health of the receivers of webhooks'
     requests:'list and inspect requests, and act on them'
     resume:'end a pause'
+    status:'the state of the whole queue at a glance'
     submit:'submit a request to a running queue, and wait for its response'
     trigger:'send a sample webhook to a receiver'
     verify:'check a recorded webhook, and explain what fits and what does not'
@@ -46,6 +49,13 @@ _shtab_queue_middleware_keys_commands() {
   _describe 'queue-middleware keys commands' _commands
 }
 
+_shtab_queue_middleware_metrics_commands() {
+  local _commands=(
+    show:'the numbers of all processes'
+  )
+  _describe 'queue-middleware metrics commands' _commands
+}
+
 _shtab_queue_middleware_processes_commands() {
   local _commands=(
     list:'the processes that run the queue'
@@ -63,10 +73,13 @@ _shtab_queue_middleware_receivers_commands() {
 
 _shtab_queue_middleware_requests_commands() {
   local _commands=(
+    cancel:'end requests that wait, and stop those that run'
     export:'print kept requests as JSON lines'
     import:'submit requests of an export'
     list:'requests, newest first'
     logs:'the log of a request'
+    replay:'submit ended requests again, as copies'
+    run-now:'start delayed requests now'
     show:'everything about one request'
   )
   _describe 'queue-middleware requests commands' _commands
@@ -163,6 +176,19 @@ _shtab_queue_middleware_database_migrate_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_database_migrate_defaults_added=0
 
+_shtab_queue_middleware_doctor_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--fix-permissions[first close the files to other users]"
+  "--app[the served application, e.g. main\:app\: look at its options and routes too. It is imported, and not started]:MODULE:NAME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_doctor_defaults_added=0
+
 _shtab_queue_middleware_keys_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
 )
@@ -213,6 +239,24 @@ _shtab_queue_middleware_listen_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_listen_defaults_added=0
+
+_shtab_queue_middleware_metrics_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_metrics_defaults_added=0
+
+_shtab_queue_middleware_metrics_show_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_metrics_show_defaults_added=0
 
 _shtab_queue_middleware_pause_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -287,6 +331,29 @@ _shtab_queue_middleware_requests_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_requests_defaults_added=0
 
+_shtab_queue_middleware_requests_cancel_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--state[queued, delayed, running, awaiting, completed, failed, cancelled\; \`failed\` alone includes responses with a status from 500]:S,…:"
+  "--route[the template of the path, e.g. \/items\/\{id\}]:R:"
+  "--client[the name or the network address of the client]:C:"
+  "--error[the error_type\: request_timeout, runner_disconnected, runner_incomplete_response, runner_server_error, runner_connection_error, runner_connection_refused, client_cancelled, start_timeout, wait_timeout, provider_failed]:E:(request_timeout runner_disconnected runner_incomplete_response runner_server_error runner_connection_error runner_connection_refused client_cancelled start_timeout wait_timeout provider_failed)"
+  "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
+  "--until[submitted before this time]:TIME:"
+  "--all[all requests\; needed if neither IDs nor a selection are given]"
+  "--dry-run[print what would be done, and do nothing]"
+  "--expect[act only if exactly so many are selected]:N:"
+  "--yes[do not ask]"
+  "--operator[the name in the audit\; default\: the user of the system]:NAME:"
+  "(*)::these requests:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_requests_cancel_defaults_added=0
+
 _shtab_queue_middleware_requests_export_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document]"
@@ -357,12 +424,60 @@ _shtab_queue_middleware_requests_logs_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_requests_logs_defaults_added=0
 
+_shtab_queue_middleware_requests_replay_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--state[queued, delayed, running, awaiting, completed, failed, cancelled\; \`failed\` alone includes responses with a status from 500]:S,…:"
+  "--route[the template of the path, e.g. \/items\/\{id\}]:R:"
+  "--client[the name or the network address of the client]:C:"
+  "--error[the error_type\: request_timeout, runner_disconnected, runner_incomplete_response, runner_server_error, runner_connection_error, runner_connection_refused, client_cancelled, start_timeout, wait_timeout, provider_failed]:E:(request_timeout runner_disconnected runner_incomplete_response runner_server_error runner_connection_error runner_connection_refused client_cancelled start_timeout wait_timeout provider_failed)"
+  "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
+  "--until[submitted before this time]:TIME:"
+  "--all[all requests\; needed if neither IDs nor a selection are given]"
+  "--dry-run[print what would be done, and do nothing]"
+  "--expect[act only if exactly so many are selected]:N:"
+  "--yes[do not ask]"
+  "--operator[the name in the audit\; default\: the user of the system]:NAME:"
+  "--body[with one ID\: the body of the copy\; - for standard input]:FILE:_files"
+  "(*)::these requests:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_requests_replay_defaults_added=0
+
+_shtab_queue_middleware_requests_run_now_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--state[queued, delayed, running, awaiting, completed, failed, cancelled\; \`failed\` alone includes responses with a status from 500]:S,…:"
+  "--route[the template of the path, e.g. \/items\/\{id\}]:R:"
+  "--client[the name or the network address of the client]:C:"
+  "--error[the error_type\: request_timeout, runner_disconnected, runner_incomplete_response, runner_server_error, runner_connection_error, runner_connection_refused, client_cancelled, start_timeout, wait_timeout, provider_failed]:E:(request_timeout runner_disconnected runner_incomplete_response runner_server_error runner_connection_error runner_connection_refused client_cancelled start_timeout wait_timeout provider_failed)"
+  "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
+  "--until[submitted before this time]:TIME:"
+  "--all[all requests\; needed if neither IDs nor a selection are given]"
+  "--dry-run[print what would be done, and do nothing]"
+  "--expect[act only if exactly so many are selected]:N:"
+  "--yes[do not ask]"
+  "--operator[the name in the audit\; default\: the user of the system]:NAME:"
+  "(*)::these requests:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_requests_run_now_defaults_added=0
+
 _shtab_queue_middleware_requests_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document]"
   "--utc[print times in UTC, not relative to now]"
   "--no-input[never ask\; refuse what would need a confirmation]"
   "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--timeline[what happened to it too, in order of time]"
   "--logs[its log too]"
   "--request[the stored request too, without its secrets]"
   "--response[the stored response too, without its secrets]"
@@ -386,6 +501,18 @@ _shtab_queue_middleware_resume_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_queue_middleware_resume_defaults_added=0
+
+_shtab_queue_middleware_status_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document]"
+  "--utc[print times in UTC, not relative to now]"
+  "--no-input[never ask\; refuse what would need a confirmation]"
+  "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--watch[print it again and again\: every 2s, or TIME]:TIME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_queue_middleware_status_defaults_added=0
 
 _shtab_queue_middleware_submit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -526,13 +653,16 @@ _shtab_queue_middleware() {
       case $line[1] in
         completion) _arguments -C -s $_shtab_queue_middleware_completion_options ;;
         database) _shtab_queue_middleware_database ;;
+        doctor) _arguments -C -s $_shtab_queue_middleware_doctor_options ;;
         keys) _shtab_queue_middleware_keys ;;
         listen) _arguments -C -s $_shtab_queue_middleware_listen_options ;;
+        metrics) _shtab_queue_middleware_metrics ;;
         pause) _arguments -C -s $_shtab_queue_middleware_pause_options ;;
         processes) _shtab_queue_middleware_processes ;;
         receivers) _shtab_queue_middleware_receivers ;;
         requests) _shtab_queue_middleware_requests ;;
         resume) _arguments -C -s $_shtab_queue_middleware_resume_options ;;
+        status) _arguments -C -s $_shtab_queue_middleware_status_options ;;
         submit) _arguments -C -s $_shtab_queue_middleware_submit_options ;;
         trigger) _arguments -C -s $_shtab_queue_middleware_trigger_options ;;
         verify) _arguments -C -s $_shtab_queue_middleware_verify_options ;;
@@ -588,6 +718,29 @@ _shtab_queue_middleware_keys() {
       case $line[1] in
         list) _arguments -C -s $_shtab_queue_middleware_keys_list_options ;;
         rotate) _arguments -C -s $_shtab_queue_middleware_keys_rotate_options ;;
+      esac
+  esac
+}
+
+_shtab_queue_middleware_metrics() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->metrics'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_queue_middleware_metrics_defaults_added )); then
+    if (( ${_shtab_queue_middleware_metrics_options[(I)${(q)one_or_more}*]} +          ${_shtab_queue_middleware_metrics_options[(I)${(q)remainder}*]} +          ${_shtab_queue_middleware_metrics_options[(I)${(q)default}]} == 0 )); then
+      _shtab_queue_middleware_metrics_options+=(': :_shtab_queue_middleware_metrics_commands' '*::: :->metrics')
+    fi
+    _shtab_queue_middleware_metrics_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_queue_middleware_metrics_options
+
+  case $state in
+    metrics)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_queue_middleware_metrics-$line[1]:"
+      case $line[1] in
+        show) _arguments -C -s $_shtab_queue_middleware_metrics_show_options ;;
       esac
   esac
 }
@@ -657,10 +810,13 @@ _shtab_queue_middleware_requests() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_queue_middleware_requests-$line[1]:"
       case $line[1] in
+        cancel) _arguments -C -s $_shtab_queue_middleware_requests_cancel_options ;;
         export) _arguments -C -s $_shtab_queue_middleware_requests_export_options ;;
         import) _arguments -C -s $_shtab_queue_middleware_requests_import_options ;;
         list) _arguments -C -s $_shtab_queue_middleware_requests_list_options ;;
         logs) _arguments -C -s $_shtab_queue_middleware_requests_logs_options ;;
+        replay) _arguments -C -s $_shtab_queue_middleware_requests_replay_options ;;
+        run-now) _arguments -C -s $_shtab_queue_middleware_requests_run_now_options ;;
         show) _arguments -C -s $_shtab_queue_middleware_requests_show_options ;;
       esac
   esac

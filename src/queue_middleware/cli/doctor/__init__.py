@@ -21,7 +21,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores import administer, locate
 from queue_middleware.stores.administration import Finding, Level
 
-from .application import Application, examine_application, load_application
+from .application import Application, examine_paths, load_application
 from .options import examine_options
 
 
@@ -92,8 +92,7 @@ def _findings(chosen: argparse.Namespace, terminal: Terminal) -> Iterator[Findin
         )
     yield from _examine_database(settings, terminal, fixes=chosen.fix_permissions)
     yield from examine_options(settings, terminal.clock, identifies_clients=_identifies(settings, application))
-    if application is not None:
-        yield from examine_application(application)
+    yield from examine_paths(settings, application)
 
 
 def _identifies(settings: Settings, application: Application | None) -> bool:

@@ -26,7 +26,6 @@ _SHOWN = 5
 class Application:
     """What a served application shows without being started."""
 
-    name: str
     settings: Settings
     """Of its queue."""
     identifies_clients: bool
@@ -58,29 +57,31 @@ def _application(name: str, app: object) -> Application:
         for queue in (layer, attached_queue(layer)):
             settings = getattr(queue, "__dict__", {}).get("settings")
             if isinstance(settings, Settings):
-                return Application(name, settings, bool(getattr(queue, "identifies_clients", False)), route_paths(app))
+                return Application(settings, bool(getattr(queue, "identifies_clients", False)), route_paths(app))
         for added in getattr(layer, "user_middleware", ()):
             if isinstance(kind := getattr(added, "cls", None), type) and issubclass(kind, OperatorMethods):
                 settings = Settings.load({one: value for one, value in added.kwargs.items() if one in Options.__annotations__})
                 identifies = bool(settings.api_keys or added.kwargs.get("authenticate"))
-                return Application(name, settings, identifies, route_paths(app))
+                return Application(settings, identifies, route_paths(app))
     raise NotUnderstood(f"--app {name!r} has no queue; name the object that is served, e.g. app = QueueMiddleware(app)")
 
 
-def examine_application(application: Application) -> Iterator[Finding]:
-    """Which routes can be queued, by clients without a key above all."""
-    patterns = PathPatterns(application.settings.paths)
-    queued = [path for path in application.paths if not patterns or patterns.match(path)]
-    if not application.paths:
-        yield Finding(Level.OK, f"{application.name} does not list its routes")
-        return
+def examine_paths(settings: Settings, application: Application | None) -> Iterator[Finding]:
+    """Which paths can be queued; the routes by name, if the application lists them."""
+    patterns = PathPatterns(settings.paths)
+    paths = [] if application is None else application.paths
+    queued = [path for path in paths if not patterns or patterns.match(path)]
     delicate = [path for path in queued if _DELICATE.search(path)]
-    named = ", ".join((delicate or queued)[:_SHOWN])
-    clients = "clients with a key" if application.identifies_clients else "every client"
-    text = f"{len(queued)} of {len(application.paths)} routes can be queued by {clients}" + (f": {named}" if named else "")
-    if len(delicate or queued) > _SHOWN:
-        text += ", …"
-    if delicate:
-        yield Finding(Level.WARNING, text, "list the paths that may be queued in the option paths")
+    text = (
+        "every path of the application can be queued"
+        if not patterns
+        else f"{len(settings.paths)} patterns of paths can be queued"
+    )
+    if queued:
+        shown = (delicate or queued)[:_SHOWN]
+        more = ", …" if len(delicate or queued) > len(shown) else ""
+        text = f"{len(queued)} of {len(paths)} routes can be queued: {', '.join(shown)}{more}"
+    if delicate or not patterns:
+        yield Finding(Level.WARNING, text, "list the paths that may be queued: QUEUE_PATHS=/generate,…")
     else:
         yield Finding(Level.OK, text)

@@ -29,8 +29,6 @@ def examine_options(settings: Settings, clock: Callable[[], float], *, identifie
     if not identifies_clients:
         text = "clients need no key: all that reach the service can submit requests"
         yield Finding(Level.WARNING, text, "QUEUE_API_KEYS=…, or authenticate=…")
-    if not settings.paths:
-        yield Finding(Level.WARNING, "every path of the application can be queued", "QUEUE_PATHS=/generate,…")
     yield from _outbound(settings)
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 from queue_middleware.cli.flags import add_actions
 
-from . import listing, logs, portable, show, transfer
+from . import acts, listing, logs, portable, show, transfer
 
 OUTPUTS: dict[str, Any] = {
     "requests list": listing.RequestList,
     "requests show": show.RequestDetail,
     "requests logs": list[logs.LogRow],
+    "requests cancel": acts.ActDone,
+    "requests replay": acts.ActDone,
+    "requests run-now": acts.ActDone,
     "requests export": list[portable.PortableRequest],
     "requests import": transfer.ImportDone,
 }
@@ -25,5 +28,5 @@ OUTPUTS: dict[str, Any] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all actions."""
     actions = add_actions(parser)
-    for module in (listing, show, logs, transfer):
+    for module in (listing, show, logs, acts, transfer):
         module.add_action_to(actions)

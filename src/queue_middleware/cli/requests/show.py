@@ -12,12 +12,12 @@ from queue_middleware.cli.output import Terminal, printable, size, timestamp
 from queue_middleware.cli.rows import RequestRow, is_failed, make_row, result_of, time_or_none
 from queue_middleware.jobs.job_detail import JobDetail
 from queue_middleware.jobs.job_list import ListedJob
-from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.stores import ReadOnlyStores
 
 from .content import Message, print_message, request_message, response_message
+from .history import TimelineRow, print_timeline, timeline_row
 from .logs import LogRow, log_row, print_line
 
 
@@ -53,6 +53,8 @@ class RequestDetail(Struct, frozen=True):
     """The request of which this one is a copy."""
     copies: list[str]
     """The copies of this request, the oldest first."""
+    timeline: list[TimelineRow] | None
+    """With `--timeline`."""
     logs: list[LogRow] | None
     """With `--logs`."""
     stored_request: Message | None
@@ -65,6 +67,7 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
     """Add `show`."""
     parser = add_action(actions, "show", "everything about one request", _show)
     parser.add_argument("id", metavar="ID", help="the request")
+    parser.add_argument("--timeline", action="store_true", help="what happened to it too, in order of time")
     parser.add_argument("--logs", action="store_true", help="its log too")
     parser.add_argument("--request", action="store_true", help="the stored request too, without its secrets")
     parser.add_argument("--response", action="store_true", help="the stored response too, without its secrets")
@@ -80,14 +83,26 @@ def _show(chosen: argparse.Namespace, terminal: Terminal) -> int:
 async def _read(chosen: argparse.Namespace, terminal: Terminal) -> int:
     async with reading(chosen) as stores:
         detail = await stores.operations.detail(chosen.id)
+        entries = await stores.operations.timeline(chosen.id) if chosen.timeline else None
         lines = await stores.jobs.logs(detail.job.key) if chosen.logs else None
         request, response = await _content(chosen, stores, detail)
     if terminal.json:
+        timeline = None if entries is None else [timeline_row(one) for one in entries]
         logs = None if lines is None else [log_row(line, reveal=chosen.reveal) for line in lines]
-        terminal.print_json(_document(detail, logs, request, response))
-    else:
-        _print(detail, terminal)
-        _print_more(lines, [one for one in (request, response) if one is not None], terminal)
+        terminal.print_json(_document(detail, timeline, logs, request, response))
+        return _exit_status(chosen, detail)
+    _print(detail, terminal)
+    print_timeline(entries or [], terminal)
+    for line in lines or ():
+        print_line(line, terminal)
+    for message in (request, response):
+        if message is not None:
+            terminal.print()
+            print_message(message, terminal)
+    return _exit_status(chosen, detail)
+
+
+def _exit_status(chosen: argparse.Namespace, detail: JobDetail) -> int:
     return Exit.REQUEST_FAILED if chosen.exit_status and is_failed(detail.job) else Exit.DONE
 
 
@@ -103,7 +118,13 @@ async def _content(
     return request, response
 
 
-def _document(detail: JobDetail, logs: list[LogRow] | None, request: Message | None, response: Message | None) -> RequestDetail:
+def _document(
+    detail: JobDetail,
+    timeline: list[TimelineRow] | None,
+    logs: list[LogRow] | None,
+    request: Message | None,
+    response: Message | None,
+) -> RequestDetail:
     job = detail.job
     return RequestDetail(
         request=make_row(ListedJob(job, detail.method, detail.route)),
@@ -124,6 +145,7 @@ def _document(detail: JobDetail, logs: list[LogRow] | None, request: Message | N
         kept_until=time_or_none(detail.kept_until),
         original=detail.original,
         copies=list(detail.copies),
+        timeline=timeline,
         logs=logs,
         stored_request=request,
         stored_response=response,
@@ -170,11 +192,3 @@ def _kept(detail: JobDetail, terminal: Terminal) -> str | None:
     if detail.kept_until is None:
         return "no: it cannot be replayed"
     return f"until {timestamp(detail.kept_until)}, {size(detail.request_bytes or 0)}"
-
-
-def _print_more(lines: list[LogLine] | None, messages: list[Message], terminal: Terminal) -> None:
-    for line in lines or ():
-        print_line(line, terminal)
-    for message in messages:
-        terminal.print()
-        print_message(message, terminal)

@@ -18,7 +18,7 @@ from queue_middleware.cli.filters import add_filters, filter_of, is_filtered
 from queue_middleware.cli.flags import Actions, add_action, add_operator, operator_of
 from queue_middleware.cli.opening import acting, reading, settings_of
 from queue_middleware.cli.output import Terminal
-from queue_middleware.errors import NotKept, QueueError, TooLarge
+from queue_middleware.errors import NotKept, QueueError, TooLarge, UnknownRequest
 from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import NewJob
 from queue_middleware.jobs.struct import Struct
@@ -33,6 +33,8 @@ from queue_middleware.web.path_rules import PathRules, check_length
 from .listing import all_jobs
 from .portable import PortableRequest, export, new_job, read_line
 
+_READ_TOGETHER = 16
+"""Requests that are in memory at once while they are exported."""
 _TOGETHER = 100
 """Requests that are submitted at once, in one or few transactions."""
 
@@ -75,7 +77,7 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
 
 
 def _export(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
-    """Print requests that have not ended or were kept, one line of JSON each, the newest first.
+    """Print requests that have not ended or were kept, one line of JSON each, the oldest first.
 
     Without --reveal the lines contain no bodies, queries, webhook URLs and secret headers, and cannot be imported again.
     """
@@ -123,19 +125,22 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 async def _lines(
     stores: ReadOnlyStores, chosen: argparse.Namespace, terminal: Terminal
 ) -> AsyncIterator[PortableRequest | None]:
-    """The lines; None for a request that is not kept."""
+    """The lines; None for a request that is not kept, unless its id was given. Raises `NotKept`, `UnknownRequest`."""
     if chosen.ids:
-        for request_id in chosen.ids:
-            job = await stores.jobs.job(request_id)
-            yield export(job.request_id, job.state, await stores.operations.kept_request(request_id), reveal=chosen.reveal)
-        return
-    async for one in all_jobs(stores.jobs, filter_of(chosen, terminal)):
-        try:
-            kept = await stores.operations.kept_request(one.job.request_id)
-        except NotKept:
-            yield None
-        else:
-            yield export(one.job.request_id, one.job.state, kept, reveal=chosen.reveal)
+        jobs = [await stores.jobs.job(request_id) for request_id in chosen.ids]
+    else:
+        selected = [one.job async for one in all_jobs(stores.jobs, filter_of(chosen, terminal))]
+        jobs = selected[::-1]  # so that an import submits them in the order in which they came
+    for start in range(0, len(jobs), _READ_TOGETHER):
+        group = jobs[start : start + _READ_TOGETHER]
+        for job, kept in zip(group, await stores.operations.kept_requests([one.request_id for one in group]), strict=True):
+            if isinstance(kept, QueueError):
+                # An ended request may have been deleted since the list was read.
+                if chosen.ids or not isinstance(kept, (NotKept, UnknownRequest)):
+                    raise kept
+                yield None
+            else:
+                yield export(job.request_id, job.state, kept, reveal=chosen.reveal)
 
 
 # --- import

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from queue_middleware.errors import NotKept, UnknownRequest
+from queue_middleware.errors import NotKept, QueueError, UnknownRequest
 from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.job_detail import KeptRequest
 from queue_middleware.jobs.models import JobState, NewJob, StoredRequest
@@ -50,6 +51,17 @@ def kept_request(queries: Queries, request_id: str, now: int) -> KeptRequest:
         ),
         kept_until,
     )
+
+
+def kept_requests(queries: Queries, request_ids: Sequence[str], now: int) -> list[KeptRequest | QueueError]:
+    """The same for several; an error takes the place of a request that cannot be returned."""
+    found: list[KeptRequest | QueueError] = []
+    for request_id in request_ids:
+        try:
+            found.append(kept_request(queries, request_id, now))
+        except QueueError as error:
+            found.append(error)
+    return found
 
 
 def _payload(queries: Queries, key: int) -> tuple[Any, ...]:

@@ -57,6 +57,13 @@ class CommonOperatorStore(CommonControlStore):
         )
         return found
 
+    async def kept_requests(self, request_ids: Sequence[str]) -> list[KeptRequest | QueueError]:
+        """Read several of them."""
+        found: list[KeptRequest | QueueError] = await self._read_many(
+            lambda queries: kept_requests.kept_requests(queries, request_ids, self._clock())
+        )
+        return found
+
     # --- acts
 
     async def copy(self, originals: Sequence[tuple[str, NewJob]], operator: str, target: str) -> list[str | QueueError]:

@@ -60,7 +60,8 @@ class Writer:
 
     `begin` creates the object of a transaction. `publish` is called after each group with the topics of what was committed.
     `on_rollback` is called after every rollback. `check` is called before COMMIT and raises if it must not happen. `free_space`
-    is called when the disk is full.
+    is called when the disk is full. `join` is called before each group begins, and may submit operations that join it;
+    `on_commit` after each group, with its seconds and the number of its operations.
     """
 
     def __init__(
@@ -72,9 +73,13 @@ class Writer:
         check: Callable[[], None] = lambda: None,
         one_by_one: frozenset[Operation[Any, Any]] = frozenset(),
         free_space: Callable[[Any], None] = lambda connection: None,
+        join: Callable[[], None] = lambda: None,
+        on_commit: Callable[[float, int], None] = lambda seconds, operations: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
+        self._join = join
+        self._on_commit = on_commit
         self._check = check
         self._begin = begin
         self._publish = publish
@@ -134,6 +139,7 @@ class Writer:
         await self._idle.wait()
 
     def _start(self) -> None:
+        self._join()
         self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         self._connection.post(self._write_and_report)
 
@@ -145,9 +151,10 @@ class Writer:
         if interrupt is not None:
             raise interrupt
 
-    def _deliver(self, executed: list[Pending], topics: set[Topic]) -> None:
+    def _deliver(self, executed: list[Pending], topics: set[Topic], seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._on_commit(seconds, len(executed))
         interrupt = self._resolve_all(executed)
         if self._pending:
             self._start()
@@ -188,13 +195,14 @@ class Writer:
 
     def _write_and_report(self, connection: Any) -> None:
         group: list[Pending] = []
+        began = self._clock()
         try:
             executed, topics = self._write(connection, group)
         except BaseException as error:
             # No case is known, but without results these callers and all later ones would wait forever.
             executed, topics = with_result(group, self._connection.failure_of(error)), set()
         with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile; the commit stands
-            self._loop.call_soon_threadsafe(self._deliver, executed, topics)
+            self._loop.call_soon_threadsafe(self._deliver, executed, topics, self._clock() - began)
 
     def _write(self, connection: Any, group: list[Pending], *, freed: bool = False) -> tuple[list[Pending], set[Topic]]:
         """Write a group; return what was executed, with its results.

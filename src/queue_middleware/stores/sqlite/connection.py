@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import math
@@ -28,6 +29,8 @@ _log = logging.getLogger("queue_middleware")
 
 _BUSY_TIMEOUT = 5.0
 """Seconds to wait for programs that do not use the write lock, such as a backup tool or a shell."""
+_BLOCKING_TIMEOUT = 10.0
+"""Seconds for which a thread waits for a read."""
 LARGEST_WAL = 64 * 2**20
 """Bytes to which the write-ahead log is truncated when it is restarted. It grows while a reader uses an old snapshot."""
 
@@ -84,6 +87,24 @@ class Connection(aiosqlite.Connection):
             raise as_queue_error(error) from error
         except ValueError as error:  # aiosqlite's "Connection closed"
             raise StoreBusy("the queue's database is closed", 5) from error
+
+    def query_now(self, work: Callable[[SQLiteQueries], T]) -> T:
+        """Like `query`, and blocks until the result is there. From any thread. Raises only `QueueError`."""
+        result: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run(_: sqlite3.Connection) -> None:
+            try:
+                result.set_result(work(self._queries))
+            except BaseException as error:
+                result.set_exception(error)
+
+        if not self._running:
+            raise StoreBusy("the queue's database is closed", 5)
+        self.post(run)
+        try:
+            return result.result(_BLOCKING_TIMEOUT)
+        except (sqlite3.Error, TimeoutError) as error:
+            raise as_queue_error(error) from error
 
     failure_of = staticmethod(as_queue_error)
     is_database_wide = staticmethod(is_database_wide)

@@ -79,11 +79,16 @@ def mount_table() -> str:
 def low_space_reason(database: Path, min_free: int | None, spare: int = 0) -> str | None:
     """Why there is too little space to accept more jobs; None if there is enough. `spare`: bytes of free pages in the file."""
     usage = shutil.disk_usage(database.parent)
-    required = min_free if min_free is not None else min(max(usage.total // 20, _MIN_RESERVED), _MAX_RESERVED)
+    required = required_space(usage.total, min_free)
     if usage.free + spare >= required and usage.free >= min(required, _WAL_BYTES):
         return None
     free, reserved = usage.free // 2**20, required // 2**20
     return f"only {free} MiB of disk are free and {reserved} MiB are reserved for work that is already accepted"
+
+
+def required_space(total: int, min_free: int | None) -> int:
+    """Bytes of free disk below which no more jobs are accepted. `total`: bytes of the disk."""
+    return min_free if min_free is not None else min(max(total // 20, _MIN_RESERVED), _MAX_RESERVED)
 
 
 def free_bytes(queries: SQLiteQueries) -> int:

@@ -17,6 +17,7 @@ from queue_middleware.jobs.store import OnResult
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common.access import Read
 from queue_middleware.stores.common.job_store import CommonJobStore
+from queue_middleware.stores.common.metrics import CommonMetricsStore
 from queue_middleware.stores.common.operator_store import CommonOperatorStore
 from queue_middleware.stores.common.pending import Operation, P, R
 from queue_middleware.stores.common.task_store import CommonTaskStore
@@ -28,6 +29,7 @@ from .connection import set_up
 from .errors import as_queue_error
 from .location import database_path
 from .locks import living_owners
+from .measure import measure
 from .ownership import check_application
 from .sql import SQLiteQueries
 from .sql.schema import check_readable
@@ -59,6 +61,14 @@ class ReadOnlySQLiteStore(CommonJobStore):
             lambda: living_owners(self.path),
             lambda: "",
         )
+        self.metrics = CommonMetricsStore(
+            _refuse,
+            self._read_many,
+            self._read_now,
+            self._clock,
+            lambda: living_owners(self.path),
+            lambda: measure(self.path, settings),
+        )
         self.tasks = CommonTaskStore(_refuse, self._read_many, self._clock, self._read_many)
 
     async def open(self) -> None:
@@ -70,11 +80,11 @@ class ReadOnlySQLiteStore(CommonJobStore):
             check_application(connection, self.path, self._name)
 
     def _read_many(self, work: Callable[[Queries], R]) -> Awaitable[R]:
-        def read() -> R:
-            with open_for_reading(self.path) as connection:
-                return work(SQLiteQueries(connection))
+        return run_in_thread(self._read_now, work)
 
-        return run_in_thread(read)
+    def _read_now(self, work: Callable[[Queries], R]) -> R:
+        with open_for_reading(self.path) as connection:
+            return work(SQLiteQueries(connection))
 
     def _now(self) -> int:
         return self._clock()

@@ -19,6 +19,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.common import processes, requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.keeping import keep_policy
+from queue_middleware.stores.common.metrics import CommonMetricsStore
 from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
 from queue_middleware.stores.common.operator_store import CommonOperatorStore
 from queue_middleware.stores.common.pending import Operation, P, R
@@ -38,6 +39,7 @@ from .lease_connection import LeaseConnection, release_all
 from .location import database_path
 from .locks import living_owners, make_owner
 from .maintenance import FileMaintenance
+from .measure import measure
 from .notifier import Notifier
 from .shared_numbers import TopicChanges
 from .sql import SQLiteQueries
@@ -77,6 +79,14 @@ class SQLiteStore(CommonJobStore):
             partial(living_owners, self.path),
             lambda: self.owner,
         )
+        self.metrics = CommonMetricsStore(
+            self._write,
+            self._read_many,
+            self._read_now,
+            self._clocks.wall,
+            partial(living_owners, self.path),
+            partial(measure, self.path, settings),
+        )
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0
@@ -114,14 +124,24 @@ class SQLiteStore(CommonJobStore):
             stack.push_async_callback(run_in_thread, self._lease_connection.close)
             self._notifier = Notifier(self._files.wakeup, TopicChanges(self._files.numbers))
             stack.push_async_callback(self._notifier.close)
-            publish, check = self._notifier.publish_commit, self._file_watch.check
-            self._writer = Writer(
-                self._connection, self._begin, publish, self._on_rollback, check, ONE_BY_ONE, self._free_space
-            )
+            self._writer = self._make_writer()
             await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, self._version_of_transactions)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
             self._opened = stack.pop_all()
+
+    def _make_writer(self) -> Writer:
+        return Writer(
+            self._connection,
+            self._begin,
+            self._notifier.publish_commit,
+            self._on_rollback,
+            self._file_watch.check,
+            ONE_BY_ONE,
+            self._free_space,
+            self.metrics.join,
+            self.metrics.committed,
+        )
 
     async def close(self) -> None:
         """Finish pending writes, release the claims of this process, and close all files. Idempotent."""
@@ -189,6 +209,9 @@ class SQLiteStore(CommonJobStore):
     def _read_many(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
         """Reads of many rows have their own connection: they may take long, and a read of a status must not wait for them."""
         return self._lister.query(work)
+
+    def _read_now(self, work: Callable[[SQLiteQueries], R]) -> R:
+        return self._lister.query_now(work)
 
     def _now(self) -> int:
         return self._clocks.wall()

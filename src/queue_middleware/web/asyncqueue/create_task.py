@@ -84,6 +84,7 @@ class TaskCreator:
         if not external:
             self._keys.require(key, _path_of(asked))
         spec = TaskSpec(
+            due_at=asked.due_at,
             base_url=base_url(request.scope, self._settings),
             wait_timeout=asked.wait,
             callback=has_placeholder(stored) or (external and has_placeholder_in_url(asked.target)),

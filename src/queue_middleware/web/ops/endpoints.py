@@ -1,4 +1,4 @@
-"""The endpoints of `routes`. They need no authentication, reveal nothing, and are served while the queue does not run."""
+"""The endpoints of `routes`. Those of health checks need no authentication, and are served while the queue does not run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from queue_middleware.jobs.models import Headers
 from queue_middleware.runtime.readiness import Readiness
 from queue_middleware.web.request import Endpoint, QueueRequest
 
+from .metrics import MetricsPage
 from .routes import OpsOperation, find_ops_route
 
 Request = QueueRequest[OpsOperation]
@@ -18,9 +19,9 @@ _NO_STORE: Headers = ((b"cache-control", b"no-store"),)
 
 
 class OpsEndpoints:
-    """The health checks of one queue."""
+    """The health checks and the metrics of one queue."""
 
-    def __init__(self, readiness: Readiness) -> None:
+    def __init__(self, readiness: Readiness, metrics: MetricsPage) -> None:
         self._readiness = readiness
         handlers: dict[OpsOperation, Callable[[Request], Awaitable[None]]] = {
             OpsOperation.LIVE: self._live,
@@ -30,6 +31,7 @@ class OpsEndpoints:
             operation: Endpoint(handler, changes=False, is_public=True, needs_queue=False)
             for operation, handler in handlers.items()
         }
+        self._endpoints[OpsOperation.METRICS] = Endpoint(metrics.serve, changes=False, is_public=True)
 
     def match(self, request: Request) -> Endpoint:
         """Find the endpoint. Raises `MethodNotAllowed`."""

@@ -9,11 +9,13 @@ from .routes import PATHS, OpsOperation
 _SUMMARIES: dict[OpsOperation, str] = {
     OpsOperation.LIVE: "Check whether this process responds.",
     OpsOperation.READY: "Check whether this process can serve requests, and why not.",
+    OpsOperation.METRICS: "Read the metrics of all processes, in a format of Prometheus.",
 }
 
 _RESPONSES: dict[OpsOperation, dict[int, str]] = {
     OpsOperation.LIVE: {200: "Live"},
     OpsOperation.READY: {200: "Ready", 503: "NotReady"},
+    OpsOperation.METRICS: {200: "Metrics", **dict.fromkeys((401, 404, 429, 501, 503), "MetricsRefused")},
 }
 
 

@@ -14,9 +14,14 @@ class OpsOperation(StrEnum):
 
     LIVE = "live"
     READY = "ready"
+    METRICS = "metrics"
 
 
-PATHS: dict[str, OpsOperation] = {"/health/live": OpsOperation.LIVE, "/health/ready": OpsOperation.READY}
+PATHS: dict[str, OpsOperation] = {
+    "/health/live": OpsOperation.LIVE,
+    "/health/ready": OpsOperation.READY,
+    "/metrics": OpsOperation.METRICS,
+}
 """The operation of each path after the prefix, which may end with a slash."""
 
 
