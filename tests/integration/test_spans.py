@@ -200,6 +200,19 @@ async def test_progress_is_shown_without_the_name_of_the_stage(spans: Spans, dat
     assert "secret" not in text_of(process)
 
 
+async def test_a_copy_is_linked_to_the_submission_of_its_original(spans: Spans, database: Path) -> None:
+    queue = QueueMiddleware(application(), database=database, route_of=route_of, keep_requests="all", min_free_disk=0)
+    async with connected(queue) as client:
+        original = await client.submit("POST", "/show", json={})
+        await client.reaches(original, "COMPLETED")
+        copy = await queue.replay(original)
+        await client.reaches(copy, "COMPLETED")
+        processes = await spans.ended("process /show", 2)
+    (submit,), (replay,) = spans.named("submit /show"), spans.named("replay")
+    assert [links_of(process) for process in processes] == [[id_of(submit)]] * 2
+    assert (replay.kind, replay.attributes["queue_middleware.count"]) == (SpanKind.INTERNAL, 1)
+
+
 async def test_a_refused_submission_shows_its_error(spans: Spans, database: Path) -> None:
     async with served(database, concurrency=1, max_queued=1) as queue:
         await queue.reaches(await queue.submit("GET", "/wait"), "IN_PROGRESS")
