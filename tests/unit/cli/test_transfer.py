@@ -35,11 +35,14 @@ def kept(terminal, *ids: str) -> list[Any]:
 
 def secret_job() -> Any:
     request = make_request(
+        root_path=f"/tenants/{SECRET}",
+        raw_path=f"/tenants/{SECRET}/items/{SECRET}".encode(),
+        mount=Mount(f"/tenants/{SECRET}", {"tenant": SECRET}),
         query=f"{SECRET}&token={SECRET}".encode(),
         headers=((b"authorization", SECRET.encode()), (b"x-api-key", SECRET.encode()), (b"accept", b"*/*")),
         body=f'{{"prompt": "{SECRET}"}}'.encode(),
     )
-    return make_job(request=request, webhook=f"https://hooks.example.com/{SECRET}")
+    return make_job(request=request, webhook=f"https://hooks.example.com/{SECRET}", route="/items/{id}")
 
 
 def full_job() -> Any:
@@ -131,7 +134,7 @@ def test_without_reveal_an_export_has_no_secret_and_cannot_be_imported(terminal,
     for flags in ([], ["--json"]):
         assert SECRET not in terminal.run("requests", "export", *flags)
     (line,) = lines_of(terminal.run("requests", "export"))
-    assert line["redacted"] == ["header authorization", "header x-api-key", "query", "webhook", "body"]
+    assert line["redacted"] == [*("header authorization", "header x-api-key", "query", "webhook", "body", "connection", "path")]
     assert line["headers"] == [["authorization", "[redacted]"], ["x-api-key", "[redacted]"], ["accept", "*/*"]]
     assert (line["query"], line["body"], line["webhook"]) == ("", None, None)
     path = tmp_path / "requests.jsonl"
@@ -144,7 +147,7 @@ def test_without_reveal_an_export_has_no_secret_and_cannot_be_imported(terminal,
 
 
 def test_a_request_without_secrets_is_importable_without_reveal(terminal, tmp_path):
-    submit(terminal, make_job(request=make_request(body=b"")))
+    submit(terminal, make_job(request=make_request(body=b""), route="/work"))
     (line,) = lines_of(terminal.run("requests", "export"))
     assert line["redacted"] == []
     path = tmp_path / "requests.jsonl"

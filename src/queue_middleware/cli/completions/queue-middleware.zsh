@@ -367,7 +367,7 @@ _shtab_queue_middleware_requests_export_options=(
   "--since[submitted at this time or later\: 2h, or 2027-01-15T08\:00\:00Z]:TIME:"
   "--until[submitted before this time]:TIME:"
   "--output[write a new file that only you can read]:FILE:_files"
-  "--reveal[with bodies, queries, webhook URLs and all headers]"
+  "--reveal[with bodies, queries, webhook URLs, all headers and paths]"
   "(*)::the requests\; default\: those that the flags select:"
 )
 
@@ -508,6 +508,7 @@ _shtab_queue_middleware_status_options=(
   "--utc[print times in UTC, not relative to now]"
   "--no-input[never ask\; refuse what would need a confirmation]"
   "--database[the service\'s option\; default QUEUE_DATABASE]:PATH:_files"
+  "--route[only this route in the table of routes]:R:"
   "--watch[print it again and again\: every 2s, or TIME]:TIME:"
 )
 

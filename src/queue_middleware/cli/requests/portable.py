@@ -86,7 +86,7 @@ class PortableRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def export(request_id: str, state: JobState, kept: KeptRequest, *, reveal: bool) -> PortableRequest:
-    """The line of a request. Without `reveal` it contains no body, query, webhook or task, and no secret header."""
+    """The line of a request. Without `reveal` it has nothing that may be a secret: see `PortableRequest.redacted`."""
     new, request = kept.job, kept.job.request
     text, encoded = encode_body(request.body)
     whole = PortableRequest(
@@ -121,13 +121,19 @@ def _redact(whole: PortableRequest) -> PortableRequest:
     left_out += [name for name in ("query", "webhook", "task") if getattr(whole, name)]
     if whole.body or whole.body_base64:
         left_out.append("body")
+    if whole.connection.mount is not None:
+        left_out.append("connection")  # it has the parameters of the path to the queue
+    if whole.path != whole.connection.root_path + whole.route:
+        left_out.append("path")  # it has parameters
     return whole.replace(
-        query="",  # without its names too: those of `?token` would be the secret
+        path=REDACTED if "path" in left_out else whole.path,
+        query="",  # without its names too: in `?token` the name is the secret
         headers=tuple((name, REDACTED if name in secret_headers else value) for name, value in whole.headers),
         body=None if "body" in left_out else whole.body,
         body_base64=None,
         webhook=None,
         task=None,
+        connection=Connection() if "connection" in left_out else whole.connection,
         redacted=tuple(left_out),
     )
 

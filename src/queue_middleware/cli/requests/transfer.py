@@ -66,7 +66,7 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
     exporting.add_argument("ids", metavar="ID", nargs="*", help="the requests; default: those that the flags select")
     add_filters(exporting)
     exporting.add_argument("--output", metavar="FILE", type=Path, help="write a new file that only you can read")
-    exporting.add_argument("--reveal", action="store_true", help="with bodies, queries, webhook URLs and all headers")
+    exporting.add_argument("--reveal", action="store_true", help="with bodies, queries, webhook URLs, all headers and paths")
     importing = add_action(actions, "import", "submit requests of an export", _import)
     importing.add_argument("file", metavar="FILE", help="JSON lines; - for standard input")
     importing.add_argument("--dry-run", action="store_true", help="check all lines and submit nothing")
@@ -79,7 +79,8 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
 def _export(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
     """Print requests that have not ended or were kept, one line of JSON each, the oldest first.
 
-    Without --reveal the lines contain no bodies, queries, webhook URLs and secret headers, and cannot be imported again.
+    Without --reveal the lines contain no bodies, queries, webhook URLs, secret headers and parameters of paths, and a line from
+    which something was left out cannot be imported.
     """
     if chosen.ids and is_filtered(chosen):
         raise NotUnderstood("write request ids or flags that select requests, not both")
