@@ -307,6 +307,36 @@ async def test_no_trace_leaves_without_trace_outbound(spans: Spans, database: Pa
     assert "traceparent" not in provider.calls[0].headers
 
 
+@pytest.mark.parametrize("sends", [True, False])
+async def test_a_process_without_a_provider_calls_a_target_without_a_stored_trace(sends: bool, database: Path) -> None:
+    def queue_in_a_process() -> QueueMiddleware:
+        return QueueMiddleware(application(), database=database, min_free_disk=0, trace_outbound=sends, **LOCAL)
+
+    async with providing() as provider:
+        with Spans().as_provider():
+            async with connected(app := queue_in_a_process()) as queue:
+                await app.pause()
+                task_id = await create_task(queue, headers={"X-Own": "1"}, targetUrl=f"{provider.url}/x")
+        async with connected(app := queue_in_a_process()) as queue:
+            await app.resume()
+            await queue.reaches(task_id, "COMPLETED")
+    assert provider.calls[0].headers["x-own"] == "1"
+    assert ("traceparent" in provider.calls[0].headers) is sends
+
+
+async def test_a_host_that_a_response_named_gets_no_trace_that_a_task_names(database: Path) -> None:
+    def respond(call: Call) -> Reply:
+        if call.target == "/moved":
+            return Reply(200, b"{}")
+        return Reply(307, b"", (("location", f"{provider.url.replace('127.0.0.1', 'localhost')}/moved"),))
+
+    async with providing(respond) as provider, served(database) as queue:
+        await queue.reaches(await create_task(queue, headers=TRACED, targetUrl=f"{provider.url}/start"), "COMPLETED")
+    first, second = provider.calls
+    assert (first.headers["traceparent"], first.headers["tracestate"]) == (CALLER, "vendor=1")
+    assert not {"traceparent", "tracestate"} & set(second.headers)
+
+
 # --- external services
 
 

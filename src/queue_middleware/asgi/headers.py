@@ -28,6 +28,8 @@ _NOT_REPLAYED = (
 )
 """Headers of the submission's own connection, and those that the queue sets. Range and If-* are replayed."""
 _NOT_KEPT = _HOP_BY_HOP | _FOR_RUNNER | {b"date", b"server"}
+TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
+"""W3C Trace Context."""
 
 MAX_HEADER_BYTES = 32 * 1024
 """Bytes of all headers of a submission, and of those that a task sets for its call."""
@@ -131,6 +133,11 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
         named = _names(connection)
         kept = [pair for pair in kept if pair[0] not in named]
     return tuple(kept)
+
+
+def without_trace(headers: Headers) -> Headers:
+    """The headers without any trace context."""
+    return tuple([pair for pair in headers if pair[0] not in TRACE_HEADERS])
 
 
 def content_lengths(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

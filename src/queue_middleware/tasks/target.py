@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urljoin
 
+from queue_middleware.asgi.headers import TRACE_HEADERS, without_trace
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.asgi.replay import App, NoResponse
 from queue_middleware.asgi.scope import SCOPE_KEY, request_origin
@@ -83,6 +84,8 @@ class TargetResolver:
             url = callback_url(spec.base_url, callback_id)
             request, target = substitute(request, url), substitute_in_url(target, url)
         if spec.is_external:
+            if not self._settings.trace_outbound:
+                request = request.replace(headers=without_trace(request.headers))
             hosts = self._settings.task_targets
             call = _ExternalTarget(
                 self._outbound, hosts, request, target, self._proxy_headers, self._instruments, spec.provider
@@ -182,19 +185,20 @@ class _ExternalTarget:
     def _redirect(self, status: int, url: str) -> None:
         """Prepare the next hop as browsers do (WHATWG Fetch standard, "HTTP-redirect fetch").
 
-        Another origin receives no credentials and no headers of proxies.
+        Another origin receives no credentials, no headers of proxies and no trace context.
         """
         parse_url(url, _URL_LABEL)
         dropped: set[bytes] = set()
         if origin_of(self._url) != origin_of(url):
-            dropped = {
-                name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy_headers.is_set_by_proxies(name)
-            }
+            dropped = {name for name, _ in self._headers if self._stays_at_origin(name)}
         if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
             self._method, self._body = "GET", b""
             dropped |= _BODY_HEADERS
         self._headers = tuple(pair for pair in self._headers if pair[0] not in dropped)
         self._url = url.partition("#")[0]
+
+    def _stays_at_origin(self, name: bytes) -> bool:
+        return name in TRACE_HEADERS or _CREDENTIAL.search(name) is not None or self._proxy_headers.is_set_by_proxies(name)
 
 
 def is_allowed_target(host: str, hosts: Sequence[str]) -> bool:

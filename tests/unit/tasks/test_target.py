@@ -11,6 +11,7 @@ import pytest
 from queue_middleware.asgi.scope import SCOPE_KEY
 from queue_middleware.errors import OutboundBusy, OutboundShortage
 from queue_middleware.outbound.client import StreamingResponse
+from queue_middleware.settings import Settings
 from queue_middleware.tasks import target as module
 from queue_middleware.tasks.target import TargetResolver
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT, VERSION
@@ -41,8 +42,7 @@ async def call(outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch) -> tuple
         delays.append(seconds)
 
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
-    settings: Any = type("Settings", (), {"task_targets": ("service.example",), "proxy_headers": ()})()
-    resolver = TargetResolver(None, outbound, None, settings)  # type: ignore[arg-type]
+    resolver = TargetResolver(None, outbound, None, Settings(task_targets=("service.example",)))  # type: ignore[arg-type]
     task = make_task(callback=False, is_external=True, target="https://service.example/start?a=b c")
     sent = b""
 

@@ -8,10 +8,10 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from queue_middleware.asgi.headers import TRACE_HEADERS, without_trace
 from queue_middleware.jobs.models import Headers
 
 _TRACEPARENT, _TRACESTATE = b"traceparent", b"tracestate"
-_HEADERS = frozenset({_TRACEPARENT, _TRACESTATE})
 _USUAL = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 """A `traceparent` as this module writes it. The propagator of the API reads every form, and takes ten times as long."""
 _propagator = TraceContextTextMapPropagator()
@@ -19,7 +19,7 @@ _propagator = TraceContextTextMapPropagator()
 
 def read_headers(headers: Headers) -> SpanContext | None:
     """The span that the headers name; None if they name none."""
-    carrier = {name.decode("ascii"): value.decode("latin-1") for name, value in headers if name in _HEADERS}
+    carrier = {name.decode("ascii"): value.decode("latin-1") for name, value in headers if name in TRACE_HEADERS}
     if len(carrier) == 1 and (trace := carrier.get("traceparent")) is not None:
         return read_trace(trace)
     return _read(carrier) if carrier else None
@@ -52,11 +52,6 @@ def with_trace(headers: Headers, span: SpanContext, text: str) -> Headers:
     if span.trace_state:
         own = (*own, (_TRACESTATE, span.trace_state.to_header().encode("latin-1")))
     return without_trace(headers) + own
-
-
-def without_trace(headers: Headers) -> Headers:
-    """The headers without any trace context."""
-    return tuple([pair for pair in headers if pair[0] not in _HEADERS])
 
 
 def child_of(span: SpanContext) -> Context:

@@ -9,6 +9,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, get_current_span, get_tracer
 from opentelemetry.util.types import AttributeValue
 
+from queue_middleware.asgi.headers import without_trace
 from queue_middleware.instrumentation import (
     ActionWork,
     AttemptWork,
@@ -22,7 +23,7 @@ from queue_middleware.jobs.models import ErrorType, Failure, Headers, Progress, 
 from queue_middleware.settings import Settings
 
 from . import names
-from .propagation import child_of, read_headers, read_trace, trace_text, with_trace, without_trace
+from .propagation import child_of, read_headers, read_trace, trace_text, with_trace
 from .scopes import SpanScope, fail
 
 MAX_PROGRESS_EVENTS = 10

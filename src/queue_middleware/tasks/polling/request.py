@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from queue_middleware.asgi.headers import without_trace
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused
 from queue_middleware.jobs.models import Headers, StoredResponse
 from queue_middleware.jobs.task_spec import PollConfig
@@ -85,6 +86,7 @@ class PollClient:
     def __init__(self, outbound: HTTPClient, settings: Settings) -> None:
         self._outbound = outbound
         self._hosts = settings.task_targets
+        self._sends_trace = settings.trace_outbound
         self._max_body = settings.max_response_body
         self._large_responses = _LargeResponseLimiter(_LARGE_AT_ONCE)
 
@@ -100,6 +102,8 @@ class PollClient:
             raise OutboundRefused(error.detail) from None
         if not is_allowed_target(parsed.host, self._hosts):
             raise OutboundRefused(f"{parsed.host} is not in task_targets")
+        if not self._sends_trace:
+            headers = without_trace(headers)
         async with AsyncExitStack() as stack:
             opened = self._outbound.stream("GET", url, headers, b"", _HEAD_TIMEOUT, _URL_LABEL)
             response = await stack.enter_async_context(opened)

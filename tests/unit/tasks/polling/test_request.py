@@ -88,6 +88,15 @@ async def test_the_guard_refuses_private_addresses_too():
             await PollClient(outbound, Settings(task_targets=("127.0.0.1",))).get("https://127.0.0.1/", ())
 
 
+@pytest.mark.parametrize("sends", [True, False])
+async def test_no_trace_is_sent_without_trace_outbound(sends: bool):
+    provider = Scripted(Reply(200))
+    async with polling(provider, trace_outbound=sends) as client:
+        await client.get(provider.url, ((b"traceparent", b"00-1"), (b"tracestate", b"a=1"), (b"x-own", b"1")))
+    sent = provider.calls[0].headers
+    assert ("traceparent" in sent, "tracestate" in sent, "x-own" in sent) == (sends, sends, True)
+
+
 async def test_a_response_above_the_limit_is_refused():
     provider = Scripted(Reply(200, b"x" * 101), Reply(200, b"x" * 100))
     async with polling(provider, max_response_body=100) as client:
