@@ -1,4 +1,4 @@
-"""Guarantees about trace contexts: the last one of a held claim is kept, until the job is deleted."""
+"""Guarantees about trace contexts: the last one of the claim that holds or has ended the job is kept, until the job is deleted."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ async def test_the_last_context_of_an_attempt_is_kept_after_its_end(store: JobSt
 
 async def test_only_the_holder_of_the_claim_may_store_one(store: JobStore) -> None:
     claim = await started(store)
-    assert await kept(store, claim.replace(token=claim.token + 1), FIRST) is False
+    other = claim.replace(token=claim.token + 1)
+    assert await kept(store, other, FIRST) is False
     await store.complete(claim, make_response())
-    assert await kept(store, claim, FIRST) is False
+    assert await kept(store, other, FIRST) is False
     assert await store.trace_of(claim.key) is None
 
 
@@ -52,6 +53,18 @@ async def test_a_context_is_stored_before_what_is_written_later(store: JobStore)
     store.keep_trace(claim, FIRST, result.set_result)
     assert await store.complete(claim, make_response())
     assert await result is True
+
+
+async def test_a_context_is_stored_in_the_transaction_that_ends_the_attempt(store: JobStore) -> None:
+    """The end of the attempt may be executed first, together with the ends of others."""
+    other, claim = await started(store), await started(store)
+    writing = store.submit(make_job())  # what follows is one group
+    ended = store.complete(other, make_response())
+    result: asyncio.Future[bool | QueueError] = asyncio.get_running_loop().create_future()
+    store.keep_trace(claim, FIRST, result.set_result)
+    assert all(await asyncio.gather(writing, ended, store.complete(claim, make_response())))
+    assert await result is True
+    assert await store.trace_of(claim.key) == FIRST
 
 
 async def test_a_context_is_deleted_with_its_job(stores: Stores, clock: ManualClock) -> None:

@@ -163,7 +163,8 @@ class JobStore(Protocol):
     def keep_trace(self, claim: Claim, context: str, on_result: OnResult[bool]) -> None:
         """Store the trace context of the attempt (a `traceparent` of W3C Trace Context), which replaces that of an earlier one.
 
-        It is stored no later than what is written after this call. `on_result` is called with whether the claim is held.
+        It is stored no later than what is written after this call. `on_result` is called with whether the claim holds the
+        job, or has ended it.
         """
 
     async def trace_of(self, key: int) -> str | None:

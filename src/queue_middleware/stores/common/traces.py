@@ -10,7 +10,7 @@ from .transaction import Queries, Transaction
 
 
 def keep_trace(transaction: Transaction, batch: Sequence[tuple[Claim, str]]) -> list[bool]:
-    """Store the context of an attempt in place of that of an earlier one. False for a claim that is no longer held."""
+    """Store the context of an attempt in place of that of an earlier one. False for a claim that another one has replaced."""
     return [transaction.change("put_trace", (claim.key, claim.token, context)) > 0 for claim, context in batch]
 
 
