@@ -371,18 +371,21 @@ async def test_calls_of_a_target_are_children_and_another_host_gets_no_trace(spa
 
 @pytest.mark.usefixtures("soon")
 async def test_a_poll_is_linked_to_the_attempt(spans: Spans, database: Path) -> None:
+    states = iter(["running", "done"])
+
     def respond(call: Call) -> Reply:
-        return Reply() if call.method == "POST" else Reply(200, b'{"id": "p1", "status": "done"}')
+        return Reply() if call.method == "POST" else Reply(200, b'{"id": "p1", "status": "%s"}' % next(states).encode())
 
     polls = {"urlTemplate": "/{startResult.body.id}", "statusPath": "status", "doneValues": ["done"], "failValues": []}
     async with providing(respond) as provider, served(database) as queue:
         task = {"targetUrl": f"{provider.url}/start", "pollConfig": {**polls, "interval": 0.1}}
         await queue.reaches(await create_task(queue, headers={"X-Own": "1"}, **task), "COMPLETED")
-        (poll,) = await spans.ended("GET")
+        poll, last = await spans.ended("GET", 2)
     (process,) = [span for span in spans.all() if span.name.startswith("process")]
     assert (poll.kind, parent_of(poll), links_of(poll)) == (SpanKind.CLIENT, None, [id_of(process)])
     assert provider.calls[1].headers["traceparent"] == traceparent_of(poll)
     assert provider.calls[1].headers["x-own"] == "1"
+    assert "http.request.resend_count" not in last.attributes
 
 
 async def test_a_callback_is_a_child_of_the_provider_and_linked_to_the_attempt(spans: Spans, database: Path) -> None:

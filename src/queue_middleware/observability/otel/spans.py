@@ -164,7 +164,7 @@ def _of_call(work: CallWork) -> _Attributes:
             names.SERVER_PORT: work.origin.port,
             names.URL_FULL: f"{work.origin}{_REDACTED}",
         }
-    if work.number > 1:
+    if work.number > 1 and work.kind is not CallKind.POLL:  # a later poll asks again, it repeats nothing
         attributes[names.HTTP_RESEND_COUNT] = work.number - 1
     if work.message_id:
         attributes[names.MESSAGE_ID] = work.message_id
