@@ -156,7 +156,7 @@ class Instruments(Instrumentation):
         """Store `claim.trace` for later calls, if there is one. Returns at once; an error is reported, and changes nothing."""
 
     async def trace_of(self, key: int) -> str | None:
-        """The stored trace of a job; None if there is none, or if it cannot be read."""
+        """The stored trace of a job; None if there is none, if it cannot be read, or if no instrumentation would see it."""
         return None
 
 

@@ -41,6 +41,7 @@ class _Combination(Instruments):
         self._call = tuple(part.call for part in parts)
         self._callback = tuple(part.callback for part in parts)
         self._action = tuple(part.action for part in parts)
+        self._reads_traces = any(map(_is_entered_outside_attempts, parts))
 
     def submission(self, work: SubmissionWork) -> AbstractContextManager[object]:
         return _Entered(self._submission, work, self._report)
@@ -66,6 +67,8 @@ class _Combination(Instruments):
             self._report(result)
 
     async def trace_of(self, key: int) -> str | None:
+        if not self._reads_traces:
+            return None
         try:
             return await self._store.trace_of(key)
         except QueueError as error:
@@ -74,6 +77,11 @@ class _Combination(Instruments):
 
     def _report(self, defect: Exception) -> None:
         self._emit(ServiceError("instrumentation", defect, 0.0))
+
+
+def _is_entered_outside_attempts(part: Instrumentation) -> bool:
+    """Whether it is entered around calls or callbacks, which have the trace of an attempt that may have ended long ago."""
+    return type(part).call is not Instrumentation.call or type(part).callback is not Instrumentation.callback
 
 
 class _Entered:

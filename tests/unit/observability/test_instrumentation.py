@@ -8,7 +8,7 @@ import pytest
 
 from queue_middleware.errors import StoreBusy
 from queue_middleware.events import ServiceError
-from queue_middleware.instrumentation import Instrumentation, Instruments, SubmissionWork
+from queue_middleware.instrumentation import CallWork, Instrumentation, Instruments, SubmissionWork
 from queue_middleware.jobs.models import Claim, RetryPolicy
 from queue_middleware.observability import instrumentation
 from tests.support.doubles import EventRecorder
@@ -112,9 +112,26 @@ def test_the_values_show_no_data_of_the_submitter() -> None:
     assert "secret" not in repr(SubmissionWork(make_job(), ((b"authorization", b"secret"),)))
 
 
+class Calling(Instrumentation):
+    """Is entered around calls."""
+
+    def call(self, work: CallWork) -> AbstractContextManager[object]:
+        return super().call(work)
+
+
+async def test_traces_are_read_only_for_one_that_is_entered_around_calls(events: EventRecorder) -> None:
+    class TraceStore:
+        async def trace_of(self, key: int) -> str | None:
+            return "context"
+
+    store = TraceStore()
+    assert await combine((Noting("a", []),), events, store).trace_of(1) is None
+    assert await combine((Noting("a", []), Calling()), events, store).trace_of(1) == "context"
+
+
 async def test_a_store_that_fails_is_reported_and_disturbs_nothing(events: EventRecorder) -> None:
     store = BusyStore()
-    combined = combine((Instrumentation(),), events, store)
+    combined = combine((Calling(),), events, store)
     claim = Claim(1, "id", 7, 1, RetryPolicy(3), make_request(), None)
     combined.keep_trace(claim)
     assert store.kept == []
