@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.errors import StoreBusy
+from queue_middleware.errors import QueueError, StoreBusy
 from queue_middleware.events import Finished
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.pauses import ALL_ROUTES, Pause
+from queue_middleware.observability.metrics import catalog
 from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.stores.common import metrics
 from tests.conformance.conftest import Stores
@@ -100,6 +101,33 @@ async def test_an_idle_queue_stores_its_last_numbers_once_and_then_nothing(count
     assert len(added) == 1
 
 
+async def test_many_ends_join_the_next_transactions_without_a_pause(counting, seconds: Ticking) -> None:
+    store, meter = await counting()
+    receipt = await store.submit(make_job())
+    for _ in range(1200):
+        meter.on_event(Finished.of(receipt.request_id, 0, CANCELLED, 0.0))
+    for expected in (500, 1000, 1200, 1200):
+        await store.submit(make_job())
+        assert (await stored(store))["requests_finished_total", "other\ncancelled", 0] == expected
+    meter.submitted("/work")
+    await store.submit(make_job())
+    assert ("requests_submitted_total", "/work", 0) not in await stored(store)
+
+
+async def test_a_transaction_that_is_rolled_back_is_not_counted(counting, monkeypatch) -> None:
+    store, meter = await counting()
+    before = len(meter._values[catalog.COMMIT_TIME])
+
+    def check() -> None:
+        raise StoreBusy("no", 1)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store._writer, "_check", check)
+        with pytest.raises(QueueError):
+            await store.submit(make_job())
+    assert len(meter._values[catalog.COMMIT_TIME]) == before
+
+
 async def test_numbers_that_were_not_stored_are_stored_later(counting, seconds: Ticking, monkeypatch) -> None:
     store, meter = await counting()
     meter.submitted("/work")
@@ -163,6 +191,10 @@ async def test_tallies_are_kept_by_minute_for_48_hours(counting, clock: ManualCl
     meter.submitted("/work")
     await store.metrics.close()
     assert await since(0) == [("requests_submitted_total", "/work", 0, 3)]
+    clock.advance(-24 * 60 * minute)  # it was wrong for a day
+    meter.submitted("/work")
+    await store.metrics.close()
+    assert await since(clock()) == [("requests_submitted_total", "/work", 0, 1)]
 
 
 async def test_unended_requests_are_shown_by_state_and_route(stores: Stores, clock: ManualClock) -> None:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from queue_middleware import current_job
+from queue_middleware.jobs.job_list import JobFilter
 from queue_middleware.observability.metrics.catalog import CATALOG, PREFIX
 from tests.support.gated_service import GatedService
 from tests.support.queue_client import eventually
@@ -161,6 +162,18 @@ async def test_a_request_that_is_cancelled_before_its_start_has_its_route(databa
     assert found["requests_finished_total{outcome=cancelled,route=/b}"] == 1
     assert found["request_failures_total{error_type=client_cancelled,route=/b}"] == 1
     assert found["operator_actions_total{action=pause}"] == 1
+
+
+async def test_requests_that_are_cancelled_together_are_counted(database: Path) -> None:
+    service = Service(database)
+    async with service.queue() as queue:
+        await service.app.pause("/b")
+        for _ in range(3):
+            await queue.submit("POST", "/b")
+        assert (await service.app.cancel(JobFilter(route="/b"))).done == 3
+        await service.app.resume("/b")
+        found = await service.samples(queue)
+    assert found["requests_finished_total{outcome=cancelled,route=/b}"] == 3
 
 
 async def test_refused_submissions_are_counted_by_their_reason(database: Path) -> None:

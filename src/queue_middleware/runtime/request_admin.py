@@ -84,10 +84,9 @@ class RequestAdmin:
         for batch in _batches(selected):
             states = await self._operations.cancel_many([one.job.key for one in batch], operator, target)
             done += len(states)
-            if is_observed(self._emit, Finished):
-                for one in batch:
-                    if states.get(one.job.key) is JobState.CANCELLED:
-                        self._emit(Finished.of(one.job.request_id, 0, CANCELLED, 0.0))
+            for one in batch:
+                if states.get(one.job.key) is JobState.CANCELLED:
+                    self._emit(Finished.of(one.job.request_id, 0, CANCELLED, 0.0))
         return self._report(operator, Action.CANCEL, target, selected, done)
 
     # --- starting early

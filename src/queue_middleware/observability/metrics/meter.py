@@ -34,6 +34,8 @@ from .numbers import Numbers, Row, Unrouted, counted, observed
 
 _MAX_UNROUTED = 500
 """Requests whose routes one transaction looks up."""
+_MANY_TRANSACTIONS = 1000
+"""Transactions whose numbers are stored although nothing else was counted, so that they do not fill the memory."""
 
 AttemptOutcome = StoredResponse | Failure | None
 """What an attempt led to; None if it was handed back."""
@@ -92,8 +94,9 @@ class Meter:
 
     @property
     def has_counted(self) -> bool:
-        """Whether anything but transactions was counted since the last `take`. Storing numbers is a transaction, too."""
-        return bool(self._routes or self._counters or self._unrouted or self._returned)
+        """Whether there is something to store. A few transactions are not: storing them is a transaction, too."""
+        counted = self._routes or self._counters or self._unrouted or self._returned
+        return bool(counted) or len(self._values[catalog.COMMIT_TIME]) >= _MANY_TRANSACTIONS
 
     # --- what happens to every request
 

@@ -38,7 +38,7 @@ class StoredNumbers(Struct, frozen=True):
 class MetricsStore(Protocol):
     """One process's view of the numbers of a shared queue.
 
-    What was counted joins a transaction that is made anyway, at most once a second. So an idle queue writes nothing, and a
+    What was counted joins a transaction that is made anyway, as a rule once a second. So an idle queue writes nothing, and a
     process that is killed loses the counts of one second at most, or of two if it was idle.
     """
 

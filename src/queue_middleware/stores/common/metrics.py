@@ -20,7 +20,7 @@ from .pending import R
 from .transaction import Queries, Transaction
 
 _INTERVAL = 1.0
-"""Seconds between two transactions that store numbers, at least."""
+"""Seconds between two transactions that store numbers, at least, unless one has not taken all."""
 _MINUTE = 60_000
 _KEPT_MINUTES = 48 * 60
 _MINUTES_PER_DELETE = 60
@@ -77,8 +77,8 @@ class CommonMetricsStore:
             self._source.committed(seconds, operations)
 
     def _add(self, source: NumberSource) -> Awaitable[None]:
-        self._next = self._monotonic() + _INTERVAL
         numbers = source.take()
+        self._next = 0.0 if source.has_counted else self._monotonic() + _INTERVAL  # a rest joins the next transaction
         return self._write(add, numbers, 0, partial(_put_back_on_error, source, numbers))
 
     async def flush(self) -> None:
@@ -130,6 +130,7 @@ def add(transaction: Transaction, batch: Sequence[Numbers]) -> list[None]:
         transaction.rows("add_numbers", rows)
         transaction.rows("add_tallies", tallies(rows, numbers.tallied), (minute,))
         transaction.change("delete_old_tallies", {"before": minute - _KEPT_MINUTES, "most": _MINUTES_PER_DELETE})
+        transaction.change("delete_future_tallies", (minute,))
     return [None] * len(batch)
 
 

@@ -61,7 +61,7 @@ class Writer:
     `begin` creates the object of a transaction. `publish` is called after each group with the topics of what was committed.
     `on_rollback` is called after every rollback. `check` is called before COMMIT and raises if it must not happen. `free_space`
     is called when the disk is full. `join` is called before each group begins, and may submit operations that join it;
-    `on_commit` after each group, with its seconds and the number of its operations.
+    `on_commit` after each group, with its seconds and the number of its operations that were committed, unless none was.
     """
 
     def __init__(
@@ -92,6 +92,8 @@ class Writer:
         # Not the context of a caller: a cancelled timer keeps its context, and so the caller's request, until it would be due.
         self._context = copy_context()
         self._writing = False
+        self._committed = 0
+        """Operations of the present group in transactions that were committed. Used in the connection's thread."""
         self._timer: asyncio.TimerHandle | None = None
         self._lock = threading.Lock()
         self._closing = False
@@ -151,10 +153,11 @@ class Writer:
         if interrupt is not None:
             raise interrupt
 
-    def _deliver(self, executed: list[Pending], topics: set[Topic], seconds: float) -> None:
+    def _deliver(self, executed: list[Pending], topics: set[Topic], seconds: float, committed: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._on_commit(seconds, len(executed))
+        if committed:
+            self._on_commit(seconds, committed)
         interrupt = self._resolve_all(executed)
         if self._pending:
             self._start()
@@ -195,14 +198,14 @@ class Writer:
 
     def _write_and_report(self, connection: Any) -> None:
         group: list[Pending] = []
-        began = self._clock()
+        began, self._committed = self._clock(), 0
         try:
             executed, topics = self._write(connection, group)
         except BaseException as error:
             # No case is known, but without results these callers and all later ones would wait forever.
             executed, topics = with_result(group, self._connection.failure_of(error)), set()
         with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile; the commit stands
-            self._loop.call_soon_threadsafe(self._deliver, executed, topics, self._clock() - began)
+            self._loop.call_soon_threadsafe(self._deliver, executed, topics, self._clock() - began, self._committed)
 
     def _write(self, connection: Any, group: list[Pending], *, freed: bool = False) -> tuple[list[Pending], set[Topic]]:
         """Write a group; return what was executed, with its results.
@@ -210,7 +213,7 @@ class Writer:
         An empty group is filled when the write lock is held, so that operations can time out until then.
         """
         try:
-            return self._connection.transact(connection, lambda: self._execute(connection, group))
+            written = self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
             self._on_rollback()
             group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
@@ -220,6 +223,9 @@ class Writer:
                     return self._write(connection, group, freed=True)
             if len(group) == 1 or isinstance(error, CommitFailed) or self._connection.is_database_wide(error):
                 return with_result(group, self._connection.failure_of(error)), set()
+        else:
+            self._committed += len(written[0])
+            return written
         # One operation failed, or cannot be executed together with the others. Executed alone, it does not affect them.
         executed: list[Pending] = []
         topics: set[Topic] = set()

@@ -189,6 +189,14 @@ def test_transactions_alone_are_nothing_to_store(meter: Meter) -> None:
     assert histogram(meter.take(), "commit_operations") == (3, 1)
 
 
+def test_many_transactions_are_not_kept_in_memory(meter: Meter) -> None:
+    """A process that only shows that the database can be written, for health checks, counts nothing else for weeks."""
+    for _ in range(1000):
+        assert not meter.has_counted
+        meter.committed(0.01, 1)
+    assert meter.has_counted
+
+
 def test_many_ends_are_stored_in_several_transactions(meter: Meter) -> None:
     for _ in range(1200):
         meter.on_event(events.Finished.of(ID, 0, CANCELLED, 0.0))

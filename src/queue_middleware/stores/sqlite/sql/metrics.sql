@@ -14,6 +14,10 @@ ON CONFLICT DO UPDATE SET value = value + excluded.value;
 -- name: delete_old_tallies
 DELETE FROM tally WHERE minute < :before AND minute < (SELECT min(minute) FROM tally) + :most;
 
+-- name: delete_future_tallies
+-- They were stored while the clock was ahead.
+DELETE FROM tally WHERE minute > ? + 1;
+
 -- name: route_of_request
 SELECT template FROM job JOIN route ON route.id = job.route WHERE job.id >= :first AND job.id < :first + 32768 AND id_random = :tail;
 
