@@ -1,4 +1,4 @@
-"""Guarantees about trace contexts: the last one of the claim that holds or has ended the job is kept, until the job is deleted."""
+"""Guarantees about trace contexts: the last one of the claim that holds or ended a job is kept, until the job is deleted."""
 
 from __future__ import annotations
 
