@@ -90,6 +90,15 @@ async def test_every_metric_of_the_catalog_is_shown_in_both_formats(database: Pa
     assert openmetrics.text.endswith("# EOF\n")
 
 
+@pytest.mark.parametrize("version", ["abc", "1..", "9" * 5000])
+async def test_an_unreadable_version_is_not_an_error(version: str, database: Path) -> None:
+    service = Service(database)
+    async with service.queue() as queue:
+        response = await service.scrape(queue, accept=f"application/openmetrics-text; version={version}")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain")
+
+
 async def test_only_operators_may_read_them(database: Path) -> None:
     service = Service(database)
     async with service.queue() as queue:

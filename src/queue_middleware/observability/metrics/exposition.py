@@ -60,7 +60,10 @@ class _Collected:
 
 def expose(numbers: StoredNumbers, accept: str) -> tuple[bytes, str]:
     """The text of all metrics, and its content type, in the format that the header `Accept` prefers."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # it compares versions, also those that are not numbers
+        encode, content_type = choose_encoder("")
     return encode(_Collected(families(numbers))), content_type
 
 
