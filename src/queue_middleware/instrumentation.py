@@ -24,9 +24,14 @@ class SubmissionWork:
     job: NewJob = field(repr=False)
     """What is stored; may be replaced by a copy with other headers in `request`."""
     caller: Headers = field(repr=False)
-    """The headers of the HTTP request that submits. In `job.request` are those of the call, which a task names itself."""
+    """The headers of the HTTP request that submits. In `job.request` are those of the call, which a task names itself.
+
+    Empty for a copy that an operator submits.
+    """
+    request_id: str = ""
+    """Set when the job is stored."""
     result: SubmitResult | None = field(default=None, repr=False)
-    """Set when the job is stored. Its `existing` is set if an earlier submission has created the job."""
+    """Set then, unless it is a copy. Its `existing` is set if an earlier submission has created the job."""
 
 
 @dataclass(slots=True, eq=False)

@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from queue_middleware import current_job
+from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.jobs.job_list import JobFilter
 from queue_middleware.observability.sentry import SentryObserver
 from tests.integration.test_tasks import ENDED, tasking
 from tests.meta.test_docs import ROOT
 from tests.support.provider_server import Call, Reply, providing
-from tests.support.queue_client import eventually, serving
+from tests.support.queue_client import connected, eventually, serving
 from tests.support.sentry import Sent, reporting
 from tests.support.webhook_receiver import receiving
 
@@ -139,6 +140,21 @@ async def test_a_submission_that_is_known_has_the_id_of_the_first(database: Path
     assert [data(each)["messaging.message.id"] for each in sent.transactions("queue.publish")] == [ids[0]] * 2
     assert ids[0] == ids[1]
     assert len(sent.transactions("queue.process")) == 1
+
+
+async def test_each_copy_of_an_operator_is_published(database: Path, sent: Sent) -> None:
+    options: dict[str, Any] = {"observers": [SentryObserver()], "keep_requests": "all", "min_free_disk": 0}
+    queue = QueueMiddleware(Application().app, database=database, **options)
+    async with connected(queue) as client:
+        for _ in range(2):
+            await client.run("GET", "/items/1")
+        copies = (await queue.replay(JobFilter())).copies
+        await eventually(lambda: len(sent.transactions("queue.process")) == 4)
+    published = {data(each)["messaging.message.id"]: trace(each) for each in sent.transactions("queue.publish")}
+    assert published.keys() == {*copies, *copies.values()}
+    assert len({each["trace_id"] for each in published.values()}) == 4
+    for process in sent.transactions("queue.process"):
+        assert trace(process)["parent_span_id"] == published[data(process)["messaging.message.id"]]["span_id"]
 
 
 async def test_the_trace_of_the_client_is_continued_and_other_baggage_stays(database: Path, sent: Sent) -> None:

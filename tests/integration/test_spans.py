@@ -17,6 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.errors import QueueFull
+from queue_middleware.jobs.job_list import JobFilter
 from queue_middleware.observability.otel import names
 from queue_middleware.observability.otel.spans import MAX_PROGRESS_EVENTS
 from tests.support.provider_server import Call, Reply, providing
@@ -200,17 +202,37 @@ async def test_progress_is_shown_without_the_name_of_the_stage(spans: Spans, dat
     assert "secret" not in text_of(process)
 
 
-async def test_a_copy_is_linked_to_the_submission_of_its_original(spans: Spans, database: Path) -> None:
+async def test_a_copy_has_a_submission_of_its_own(spans: Spans, database: Path) -> None:
     queue = QueueMiddleware(application(), database=database, route_of=route_of, keep_requests="all", min_free_disk=0)
     async with connected(queue) as client:
-        original = await client.submit("POST", "/show", json={})
-        await client.reaches(original, "COMPLETED")
-        copy = await queue.replay(original)
-        await client.reaches(copy, "COMPLETED")
-        processes = await spans.ended("process /show", 2)
-    (submit,), (replay,) = spans.named("submit /show"), spans.named("replay")
-    assert [links_of(process) for process in processes] == [[id_of(submit)]] * 2
-    assert (replay.kind, replay.attributes["queue_middleware.count"]) == (SpanKind.INTERNAL, 1)
+        originals = [await client.submit("POST", "/show", json={}) for _ in range(2)]
+        for original in originals:
+            await client.reaches(original, "COMPLETED")
+        copies = (await queue.replay(JobFilter())).copies
+        for copy in copies.values():
+            await client.reaches(copy, "COMPLETED")
+        processes = await spans.ended("process /show", 4)
+    (replay,) = spans.named("replay")
+    submits = {span.attributes["messaging.message.id"]: span for span in spans.named("submit /show")}
+    assert submits.keys() == {*originals, *copies.values()}
+    assert {parent_of(submits[copy]) for copy in copies.values()} == {id_of(replay)}
+    for process in processes:
+        assert links_of(process) == [id_of(submits[process.attributes["messaging.message.id"]])]
+    assert (replay.kind, replay.attributes["queue_middleware.count"]) == (SpanKind.INTERNAL, 2)
+
+
+async def test_a_refused_copy_shows_its_error(spans: Spans, database: Path) -> None:
+    options = {"keep_requests": "all", "min_free_disk": 0, "concurrency": 1, "max_queued": 1}
+    queue = QueueMiddleware(application(), database=database, route_of=route_of, **options)
+    async with connected(queue) as client:
+        await client.run("POST", "/show", json={})
+        await queue.pause()
+        (original,) = [job.job.request_id for job in (await queue.requests()).jobs]
+        await client.submit("POST", "/show", json={})
+        with pytest.raises(QueueFull):
+            await queue.replay(original)
+    *_, refused = spans.named("submit /show")
+    assert (refused.attributes["error.type"], refused.status.status_code) == ("QueueFull", StatusCode.ERROR)
 
 
 async def test_a_refused_submission_shows_its_error(spans: Spans, database: Path) -> None:

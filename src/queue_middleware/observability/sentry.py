@@ -69,8 +69,8 @@ def _publish(work: SubmissionWork) -> Iterator[None]:
         if stays_here(job.task):
             work.job = job.replace(request=with_active_trace(job.request))
         yield
-        if work.result is not None:
-            span.set_data("messaging.message.id", work.result.request_id)
+        if work.request_id:
+            span.set_data("messaging.message.id", work.request_id)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 from msgspec import to_builtins
 from msgspec.json import encode
 
 from queue_middleware.errors import QueueError, SelectionDiffers, UnknownRequest
 from queue_middleware.events import Emit, Finished, Operated, Submitted, is_observed
+from queue_middleware.instrumentation import Instruments
 from queue_middleware.jobs.acts import ActReport, Changes
 from queue_middleware.jobs.audit import Action, checked_operator
 from queue_middleware.jobs.job_detail import JobDetail
@@ -21,6 +23,8 @@ from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.jobs.timeline import TimelineEntry
 from queue_middleware.tasks.secret_ids import SecretIds
+
+from .instrumented_copies import copy_inside
 
 _BATCH = 500
 """Requests that are changed with one call of the store."""
@@ -41,8 +45,10 @@ class RequestAdmin:
         secret_ids: SecretIds,
         emit: Emit,
         count: Callable[[str], None] | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         """`count` is called with the route of each copy, as metrics count submissions."""
+        self._instruments = instruments
         self._count = count
         self._jobs = jobs
         self._operations = operations
@@ -167,7 +173,8 @@ class RequestAdmin:
         return new.replace(task=self._secret_ids.new_task(new.task.spec, listed=new.task.is_listed))
 
     async def _copy(self, batch: list[tuple[str, NewJob]], operator: str, target: str) -> list[str | QueueError]:
-        results = await self._operations.copy(batch, operator, target)
+        copy = partial(self._operations.copy, operator=operator, target=target)
+        results = await (copy(batch) if self._instruments is None else copy_inside(self._instruments, batch, copy))
         is_emitted = is_observed(self._emit, Submitted)
         for (_, new), result in zip(batch, results, strict=True):
             if isinstance(result, str):

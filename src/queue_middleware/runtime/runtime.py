@@ -67,7 +67,7 @@ class Runtime(Lifecycle):
     async def _submit_inside(self, instruments: Instruments, work: SubmissionWork) -> Submission:
         with instruments.submission(work):
             submission = await self._submit(work.job)
-            work.result = submission.result
+            work.result, work.request_id = submission.result, submission.result.request_id
         return submission
 
     async def _submit(self, new: NewJob) -> Submission:

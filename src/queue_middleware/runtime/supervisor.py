@@ -139,7 +139,8 @@ class Supervisor:
         )
         self.callbacks = CallbackHandler(tasks, outside.callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
-        self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit, None if meter is None else meter.submitted)
+        count = None if meter is None else meter.submitted
+        self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit, count, instruments)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)

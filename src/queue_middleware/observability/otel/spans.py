@@ -182,11 +182,12 @@ def _of_caller(headers: Headers) -> Context | None:
 
 
 def _add_receipt(work: SubmissionWork, span: Span) -> None:
+    if work.request_id:
+        span.set_attribute(names.MESSAGE_ID, work.request_id)
     if (result := work.result) is not None:
-        attributes: _Attributes = {names.MESSAGE_ID: result.request_id, names.POSITION: result.position}
+        span.set_attribute(names.POSITION, result.position)
         if result.existing is not None:
-            attributes[names.EXISTING] = True
-        span.set_attributes(attributes)
+            span.set_attribute(names.EXISTING, True)
 
 
 def _add_outcome(work: AttemptWork, span: Span) -> None:
