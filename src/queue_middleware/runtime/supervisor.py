@@ -131,15 +131,14 @@ class Supervisor:
         self.stores = stores
         self.key_reloader = outside.key_reloader
         self.secret_ids = secret_ids = outside.secret_ids
-        outbound = outside.client
-        jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
+        jobs, tasks, webhooks, outbound = stores.jobs, stores.tasks, stores.webhooks, outside.client
         targets = TargetResolver(app, outbound, secret_ids, settings, instruments)
         self.worker = Worker(
             app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments, meter=meter
         )
         self.callbacks = CallbackHandler(tasks, outside.callback_verifier, emit, instruments)
         self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
-        count = None if meter is None else meter.submitted
+        count = meter.submitted if meter else None
         self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit, count, instruments)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
