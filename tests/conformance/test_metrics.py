@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import QueueError, StoreBusy
-from queue_middleware.events import Finished
+from queue_middleware.events import Finished, Rescued
+from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.pauses import ALL_ROUTES, Pause
 from queue_middleware.observability.metrics import catalog
@@ -162,6 +163,23 @@ async def test_the_route_of_a_request_that_ended_elsewhere_is_looked_up(counting
     found = await stored(store)
     assert found["requests_finished_total", "/items/{id}\ncancelled", 0] == 1
     assert found["requests_finished_total", "other\ncancelled", 0] == 1
+
+
+async def test_processes_do_not_add_routes_without_limit(counting, monkeypatch) -> None:
+    """Each process admits its own routes; those of all that have ever run on the database are limited as well."""
+    monkeypatch.setattr(metrics, "MAX_ROWS", 3)
+    for process in range(4):
+        store, meter = await counting()
+        for route in ("/work", f"/{process}", "other"):
+            meter.submitted(route)
+        meter.on_event(Rescued("id", JobState.DELAYED, f"/{process}"))
+        await store.metrics.close()
+    found = await stored(store)
+    submitted = {labels: value for (name, labels, _), value in found.items() if name == "requests_submitted_total"}
+    assert submitted == {"/work": 4, "/0": 1, "/1": 1, "other": 6}
+    assert found["attempts_total", "/1\nlost", 0] == 1
+    assert found["attempts_total", "other\nlost", 0] == 2
+    assert found["rescued_total", "delayed", 0] == 4
 
 
 async def test_transactions_are_counted(counting) -> None:

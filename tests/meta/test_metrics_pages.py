@@ -54,7 +54,9 @@ def test_every_warning_and_error_of_the_log_is_explained() -> None:
 
 def test_every_record_that_reports_no_event_is_explained() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    assert set(re.findall(r'"queue_event": "(\w+)"', source)) == set(re.findall(r"^\| `(\w+)` \| [A-Z]+ \| ", RECORDS, re.MULTILINE))
+    assert set(re.findall(r'"queue_event": "(\w+)"', source)) == set(
+        re.findall(r"^\| `(\w+)` \| [A-Z]+ \| ", RECORDS, re.MULTILINE)
+    )
 
 
 def test_the_texts_of_the_warnings_are_those_of_the_source() -> None:

@@ -1,6 +1,6 @@
 """All metrics of a queue, as a table. `docs/reference/metrics.md`, the dashboard and the alert rules are compared with it.
 
-No label has a value that a submitter chooses: routes are templates of the application (`jobs.routes`), at most 100 and `other`.
+No label has a value that a submitter chooses: routes are templates of the application (`jobs.routes`), at most 200 and `other`.
 """
 
 from __future__ import annotations
@@ -107,6 +107,10 @@ CATALOG: tuple[Metric, ...] = (
     DATABASE_SIZE, DISK_FREE, DISK_FLOOR, ACTIONS, QUEUE_LIMIT, BUILD,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""
+
+
+ROUTED = frozenset(metric.name for metric in CATALOG if metric.kind is not Kind.GAUGE and "route" in metric.labels)
+"""Stored metrics whose first label is the route."""
 
 
 class AttemptResult(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import repeat
 
 from queue_middleware.jobs.routes import OTHER
@@ -73,6 +73,14 @@ def labels_of(row: Row) -> list[str]:
 def with_route(row: Row, route: str) -> Row:
     """A row of `Unrouted`, with its route."""
     return row[0], route + row[1], row[2], row[3]
+
+
+def with_known_route(row: Row, known: Container[str]) -> Row:
+    """A row whose route is one of these, or `OTHER`. Rows of metrics without routes stay as they are."""
+    if row[0] not in catalog.ROUTED:
+        return row
+    route, separator, rest = row[1].partition(_SEPARATOR)
+    return row if route in known else (row[0], OTHER + separator + rest, row[2], row[3])
 
 
 def tallies(rows: Iterable[Row], tallied: frozenset[str]) -> list[Row]:

@@ -11,12 +11,14 @@ from typing import Protocol, cast
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.routes import OTHER
-from queue_middleware.observability.metrics.numbers import Numbers, Row, tallies, with_route
+from queue_middleware.observability.metrics import catalog
+from queue_middleware.observability.metrics.numbers import Numbers, Row, tallies, with_known_route, with_route
 from queue_middleware.observability.metrics.store import NumberSource, StoredNumbers
 
 from .access import Read, Write
 from .gauges import read_gauges
 from .pending import R
+from .route_ids import MAX_ROWS
 from .transaction import Queries, Transaction
 
 _INTERVAL = 1.0
@@ -126,12 +128,21 @@ def add(transaction: Transaction, batch: Sequence[Numbers]) -> list[None]:
     """Add what a process has counted to the numbers of all processes, and to those of this minute."""
     minute = transaction.now // _MINUTE
     for numbers in batch:
-        rows = [*numbers.rows, *_routed(transaction, numbers)]
+        rows = _limited(transaction, [*numbers.rows, *_routed(transaction, numbers)])
         transaction.rows("add_numbers", rows)
         transaction.rows("add_tallies", tallies(rows, numbers.tallied), (minute,))
         transaction.change("delete_old_tallies", {"before": minute - _KEPT_MINUTES, "most": _MINUTES_PER_DELETE})
         transaction.change("delete_future_tallies", (minute,))
     return [None] * len(batch)
+
+
+def _limited(transaction: Transaction, rows: list[Row]) -> list[Row]:
+    """The rows, with `OTHER` in place of further routes when the database has many: each process admits routes of its own."""
+    known = {OTHER, *(labels for (labels,) in transaction.all("counted_routes", (catalog.SUBMITTED.name,)))}
+    for row in rows:
+        if row[0] == catalog.SUBMITTED.name and len(known) <= MAX_ROWS:
+            known.add(row[1])
+    return rows if len(known) <= MAX_ROWS else [with_known_route(row, known) for row in rows]
 
 
 def _routed(transaction: Transaction, numbers: Numbers) -> list[Row]:

@@ -5,6 +5,9 @@ INSERT INTO metric (name, labels, bucket, value)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column3 >= 0
 ON CONFLICT DO UPDATE SET value = value + excluded.value;
 
+-- name: counted_routes
+SELECT labels FROM metric WHERE name = ?;
+
 -- name: add_tallies
 -- The parameter before the rows is the minute. Columns: name, route, bucket, value.
 INSERT INTO tally (minute, name, route, bucket, value)
