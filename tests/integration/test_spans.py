@@ -18,9 +18,11 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import QueueFull
+from queue_middleware.events import ServiceError
 from queue_middleware.jobs.job_list import JobFilter
 from queue_middleware.observability.otel import names
 from queue_middleware.observability.otel.spans import MAX_PROGRESS_EVENTS
+from tests.support.doubles import EventRecorder
 from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import Queue, connected, eventually, serving
 from tests.support.spans import Spans, id_of, links_of, parent_of, text_of, traceparent_of
@@ -505,6 +507,23 @@ async def test_without_a_provider_all_headers_pass_as_they_came(database: Path) 
         assert (await queue.response(request_id)).json() == TRACED
         (webhook,) = await eventually(lambda: receiver.webhooks_for(request_id))
     assert "traceparent" not in webhook.headers
+
+
+async def test_a_provider_that_cannot_be_used_is_reported_and_the_queue_works(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For instance, the application has an API of OpenTelemetry that is older than the extra."""
+
+    class Unusable:
+        def get_tracer(self, *arguments: object, **options: object) -> None:
+            raise TypeError("an older API")
+
+    monkeypatch.setattr(trace, "get_tracer_provider", Unusable)
+    events = EventRecorder()
+    async with served(database, observers=[events]) as queue:
+        assert (await queue.run("POST", "/status/200")).status_code == 200
+    (error,) = events.of(ServiceError)
+    assert (error.where, str(error.error)) == ("instrumentation", "an older API")
 
 
 async def test_a_provider_may_be_set_while_the_application_starts(database: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
@@ -157,7 +157,7 @@ class Lifecycle:
     async def _serve(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
-            instrumentations = (*instrumentations_of(self.settings, VERSION), *self._instrumentations)
+            instrumentations = (*self._found_instrumentations(), *self._instrumentations)
             supervisor = await Supervisor.open(
                 stack,
                 self._app,
@@ -178,6 +178,13 @@ class Lifecycle:
                 ready.set_result(None)
 
             await supervisor.run(state, context, started, self._stop)
+
+    def _found_instrumentations(self) -> Iterator[Instrumentation]:
+        """Those that the process needs at the moment. An error, e.g. of an old API, is emitted: the queue works without."""
+        try:
+            yield from instrumentations_of(self.settings, VERSION)
+        except Exception as defect:
+            self._emit(ServiceError("instrumentation", defect, 0.0))
 
     def _on_end(self) -> None:
         self._running = None
