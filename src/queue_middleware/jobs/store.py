@@ -32,7 +32,7 @@ from .models import (
     SubmitResult,
 )
 from .outcomes import LossReason
-from .processes import SlotUse
+from .processes import Usage
 
 T = TypeVar("T")
 OnResult = Callable[[T | QueueError], None]
@@ -172,11 +172,11 @@ class JobStore(Protocol):
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """All jobs that this process runs: key and token → whether the job is to be cancelled."""
 
-    def renew(self, tokens: Collection[int], slots: SlotUse | None = None) -> int:
+    def renew(self, tokens: Collection[int], usage: Usage | None = None) -> int:
         """Extend the leases of these jobs, deliveries and polls of this process; returns how many it still holds.
 
         Call it four times per lease, also without tokens: this shows a process that the database is reachable
-        (`leases.DatabaseUptime`). The list of processes shows `slots` (`OperatorStore.register`). If fewer leases are held than
+        (`leases.DatabaseUptime`). The list of processes shows `usage` (`ControlStore.register`). If fewer leases are held than
         were named, listeners to `Topic.CANCEL` are notified. Blocking; called from a dedicated thread.
         """
 
