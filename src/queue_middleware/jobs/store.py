@@ -33,6 +33,7 @@ from .models import (
 )
 from .outcomes import LossReason
 from .processes import Usage
+from .rescues import GivenUpDelivery
 
 T = TypeVar("T")
 OnResult = Callable[[T | QueueError], None]
@@ -182,8 +183,8 @@ class JobStore(Protocol):
 
     # --- for maintenance
 
-    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
-        """Take over the jobs, deliveries and polls of lost processes.
+    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob | GivenUpDelivery]:
+        """Take over the jobs, deliveries and polls of lost processes. Returns the jobs, and the deliveries that are given up.
 
         `running` are the tokens that this process works on; their leases are renewed first, in the same transaction.
         `leases.IS_LOST` decides what counts as lost.

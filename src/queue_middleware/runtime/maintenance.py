@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
 
+from msgspec.structs import astuple
+
 from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import QueueError
-from queue_middleware.events import Emit, Event, Finished, Operated, OperatorWarning, Rescued
+from queue_middleware.events import DeliveryDead, Emit, Event, Finished, Operated, OperatorWarning, Rescued
 from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.audit import QUEUE, Action
 from queue_middleware.jobs.control_store import ControlStore
 from queue_middleware.jobs.outcomes import OVERDUE, WAIT_TIMED_OUT
 from queue_middleware.jobs.processes import Usage
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.tasks.store import TaskStore
 
@@ -125,8 +128,11 @@ class Maintenance:
         self._reported_warnings = set(warnings)
 
     async def rescue(self) -> None:
-        """Take over the jobs of processes that died or whose lease ran out."""
+        """Take over the work of processes that died or whose lease ran out."""
         for rescue in await self._store.rescue(running=self._running()):
+            if isinstance(rescue, GivenUpDelivery):
+                self._emit(DeliveryDead(*astuple(rescue)))
+                continue
             self._emit(Rescued(rescue.request_id, rescue.state, rescue.route))
             if rescue.outcome is not None:
                 self._emit(Finished.of(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))

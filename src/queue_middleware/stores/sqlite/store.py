@@ -14,6 +14,7 @@ from queue_middleware.background import run_in_thread
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import RescuedJob
 from queue_middleware.jobs.processes import Usage
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import processes, requeueing
@@ -274,8 +275,8 @@ class SQLiteStore(CommonJobStore):
                 self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))
         return renewed
 
-    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
-        """Take over the jobs of lost processes."""
+    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob | GivenUpDelivery]:
+        """Take over the work of lost processes."""
         return await self._maintenance.rescue(self.owner, running)
 
     async def expire(self) -> list[RescuedJob]:
