@@ -249,7 +249,7 @@ WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value 
 UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :max_attempts, 'dead', 'pending'),
     due_at = :now + min(1000 << max(0, min(attempt - attempts_before_redelivery - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)))
-RETURNING id, attempt;
+RETURNING id, attempt, state, kind, host, job_id, (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: release_lost_polls
 UPDATE task SET owner = NULL, token = NULL, lease_until = NULL
