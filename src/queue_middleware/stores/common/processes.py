@@ -47,6 +47,15 @@ def read(queries: Queries) -> list[ProcessRecord]:
     return [ProcessRecord(*row) for row in queries.all("processes")]
 
 
+def oldest(queries: Queries, living: Collection[str]) -> str:
+    """The owner, among those that run, that was started first; empty if none runs.
+
+    On a full disk a process may run without a row. It counts as younger than those that have one.
+    """
+    stored = (record.owner for record in read(queries) if record.owner in living)
+    return next(stored, min(living, default=""))
+
+
 def delete(transaction: Transaction, batch: Sequence[Collection[str]]) -> list[None]:
     """Delete the processes of these owners."""
     for owners in batch:

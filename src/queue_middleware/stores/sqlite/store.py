@@ -87,6 +87,7 @@ class SQLiteStore(CommonJobStore):
             self._clocks.wall,
             partial(living_owners, self.path),
             partial(measure, self.path, settings),
+            lambda: self.owner,
         )
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
