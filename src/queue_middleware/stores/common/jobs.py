@@ -105,7 +105,9 @@ def promote(transaction: Transaction) -> None:
     if counters.suspects:
         changed += transaction.change("delete_ended_suspects")
         if held := held_routes(transaction):
-            changed += transaction.change("promote_unpaused_suspect", {"now": transaction.now, "paused": sorted(held)})
+            parameters = {"now": transaction.now, "paused": sorted(held)}
+            changed += transaction.change("delay_paused_suspects", parameters)
+            changed += transaction.change("promote_unpaused_suspect", parameters)
         else:
             changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
