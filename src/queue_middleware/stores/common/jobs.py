@@ -10,6 +10,7 @@ import msgspec
 from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import (
+    CHUNK_SIZE,
     AttemptEnd,
     CancelOutcome,
     Claim,
@@ -263,7 +264,7 @@ def _cancel(transaction: Transaction, request_id: str) -> CancelOutcome | QueueE
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
     """Fail queued and delayed jobs whose start deadline has passed."""
-    overdue = within_bounds(transaction.all("overdue_jobs", (transaction.now,)))
+    overdue = within_bounds(transaction.all("overdue_jobs", {"now": transaction.now, "chunk": CHUNK_SIZE}))
     end_not_running(transaction, [key for key, _ in overdue], OVERDUE)
     return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
