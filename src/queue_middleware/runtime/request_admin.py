@@ -210,7 +210,7 @@ class _Act:
         self.done = 0
         self.left_out: Counter[str] = Counter()
         self.copies: dict[str, str] = {}
-        self._why_not = "changed"
+        self._ended_by: QueueError | None = None
 
     def batches(self) -> Iterator[Sequence[ListedJob]]:
         """The selected requests, as many as are changed with one call of the store."""
@@ -222,15 +222,15 @@ class _Act:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         if not self.done or not isinstance(error, QueueError):
             return False
-        self._why_not = type(error).__name__
+        self._ended_by = error
         return True
 
     def report(self) -> ActReport:
         """What became of all selected requests."""
         left_out = self.left_out.copy()
         if rest := len(self.selected) - self.done - left_out.total():
-            left_out[self._why_not] += rest
-        return ActReport(len(self.selected), self.done, dict(left_out), self.copies)
+            left_out["changed" if self._ended_by is None else type(self._ended_by).__name__] += rest
+        return ActReport(len(self.selected), self.done, dict(left_out), self.copies, self._ended_by)
 
 
 def _target_of(wanted: JobFilter) -> str:

@@ -72,6 +72,7 @@ async def test_an_act_that_the_database_interrupts_reports_what_was_done(
     admin = RequestAdmin(store, store, SecretIds([b"secret"]), recorder.on_event)
     report: ActReport = await act(admin, wanted, "carol", 5)
     assert (report.selected, report.done, report.left_out) == (5, 2, {"StoreBusy": 3})
+    assert isinstance(report.ended_by, StoreBusy)
     assert len(report.copies) == (2 if action is Action.REPLAY else 0)
     (done,) = [event for event in recorder.events if isinstance(event, Operated)]
     assert (done.action, done.count) == (action, 2)
