@@ -139,7 +139,7 @@ class Supervisor:
             app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments, meter=meter
         )
         self.callbacks = CallbackHandler(tasks, outside.callback_verifier, emit, instruments)
-        self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
+        self.webhook_admin = WebhookAdmin(webhooks, emit)
         self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit, None if meter is None else meter.submitted)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)

@@ -11,7 +11,7 @@ from typing import Literal
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from queue_middleware.errors import Unauthorized, UnknownRoute
+from queue_middleware.errors import BadRequest, Unauthorized, UnknownRoute
 from queue_middleware.jobs.audit import checked_operator
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.secret_parsers import Admins
@@ -85,5 +85,8 @@ def _checked(found: object) -> Admin:
     admin = Admin(found) if isinstance(found, str) else found
     if not isinstance(admin, Admin) or admin.level not in ("read", "operate"):
         raise TypeError(f"admin returned {type(found).__name__}; it returns a name, an Admin, or None")
-    checked_operator(admin.name)
+    try:
+        checked_operator(admin.name)
+    except BadRequest as wrong:  # the sender of the request did not choose the name
+        raise TypeError(f"admin returned a name that cannot be recorded: {wrong.detail}") from None
     return admin

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from queue_middleware import Admin, QueueMiddleware, Settings
-from queue_middleware.errors import BadRequest, RateLimited, SettingsError, Unauthorized, UnknownRoute
+from queue_middleware.errors import RateLimited, SettingsError, Unauthorized, UnknownRoute
 from queue_middleware.web.admin_access import MAX_WRONG_TOKENS, AdminAccess
 from tests.support.clock import Seconds
 
@@ -79,11 +79,14 @@ async def test_a_function_that_returns_something_else_is_a_defect(found: Any) ->
         await AdminAccess(admins).identify(scope())
 
 
-async def test_a_name_that_cannot_be_recorded_is_refused() -> None:
-    async def admins(connection: HTTPConnection) -> Any:
-        return ""
+@pytest.mark.parametrize("found", ["", "carol\n", "c" * 257, Admin(""), Admin(3)])  # type: ignore[arg-type]
+async def test_a_name_that_cannot_be_recorded_is_a_defect_of_the_function(found: Any) -> None:
+    """The sender of the request did not choose it, so it must not be reported as a bad request."""
 
-    with pytest.raises(BadRequest):
+    async def admins(connection: HTTPConnection) -> Any:
+        return found
+
+    with pytest.raises(TypeError, match="1 to 256 printable characters"):
         await AdminAccess(admins).identify(scope())
 
 

@@ -16,7 +16,8 @@ DELETE FROM pause WHERE route = ?;
 -- name: delay_paused_suspects
 -- A suspect that is queued keeps the other suspects from starting, so one that does not start must not be queued.
 UPDATE job SET state = 'delayed', due_at = :now
-WHERE state = 'queued' AND id IN (SELECT job_id FROM suspect) AND route IN (SELECT id FROM route WHERE template = :route);
+WHERE state = 'queued' AND id IN (SELECT job_id FROM suspect)
+    AND route IN (SELECT id FROM route WHERE template IN (SELECT value FROM json_each(:paused)));
 
 -- name: claim_unpaused_jobs
 -- `claim_jobs` while a route is paused. `job_queued` has the route, so that the jobs of paused routes are skipped without reading them.

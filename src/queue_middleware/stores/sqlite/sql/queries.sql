@@ -264,8 +264,10 @@ UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NU
 WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
 -- name: overdue_jobs
-SELECT id, id_random, (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
-WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
+-- The last column is the number of chunks that are deleted, or kept, with the request. The body in `payload` is a part of one.
+SELECT id, id_random, (SELECT count(*) FROM request_chunk WHERE job_id = job.id)
+    + ifnull((SELECT length(body) FROM payload WHERE job_id = job.id), 0) * 1.0 / :chunk FROM job
+WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= :now LIMIT 500;
 
 -- name: job
 SELECT id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
