@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
-import json
-import sys
 import time
 from typing import Any
-
-import msgspec
 
 from queue_middleware.errors import SettingsError
 from queue_middleware.secret_file import reason_of
@@ -65,6 +61,8 @@ def listen(chosen: argparse.Namespace, terminal: Terminal) -> int:
     incoming = IncomingWebhooks(checker_of(chosen, terminal.clock), plan, key_set, view.show, terminal.clock)
     try:
         asyncio.run(_serve(incoming, chosen, view))
+    except BrokenPipeError:  # that of standard output
+        raise
     except OSError as error:
         raise CommandError(f"cannot listen on {chosen.host} port {chosen.port}: {reason_of(error)}") from error
     view.close()
@@ -100,10 +98,10 @@ class _View:
         if arrival.valid:
             self._requests.add(arrival.request_id)
         if self._terminal.json:
-            print(json.dumps(msgspec.to_builtins(arrival), ensure_ascii=False), flush=True)
-            return
-        self._print(arrival)
-        sys.stdout.flush()
+            self._terminal.print_json(arrival, indent=None)
+        else:
+            self._print(arrival)
+        self._terminal.flush()
 
     def close(self) -> None:
         """The server has ended."""
