@@ -87,7 +87,8 @@ class _View:
     def open(self, host: str, port: int) -> None:
         """The server listens."""
         address = f"[{host}]" if ":" in host else host
-        self._terminal.note(f'listening on http://{address}:{port}/   (the service needs outbound_allow="{host}")')
+        allowed = " with an address of this machine" if host in ("0.0.0.0", "::") else f'="{host}"'  # noqa: S104 - as given
+        self._terminal.note(f"listening on http://{address}:{port}/   (the service needs outbound_allow{allowed})")
         if not _is_loopback(host):
             self._terminal.note("other machines can reach this address; valid webhooks are accepted from all of them")
 

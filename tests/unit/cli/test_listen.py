@@ -293,3 +293,24 @@ def test_a_port_that_is_taken_is_reported(capsys, monkeypatch, tmp_path):
         port = taken.getsockname()[1]
         assert main(["listen", "--port", str(port)]) == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "hint", "others"),
+    [
+        ("127.0.0.1", 'http://127.0.0.1:8787/   (the service needs outbound_allow="127.0.0.1")', False),
+        ("::1", 'http://[::1]:8787/   (the service needs outbound_allow="::1")', False),
+        ("0.0.0.0", "(the service needs outbound_allow with an address of this machine)", True),
+    ],
+)
+def test_the_first_line_names_what_the_service_needs(host, hint, others, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    async def listen(self, host, port, ready):
+        ready(port)
+
+    monkeypatch.setattr(LoopbackServer, "run", listen)
+    assert main(["listen", "--host", host]) == 0
+    printed = capsys.readouterr().err
+    assert hint in printed
+    assert ("other machines can reach this address" in printed) is others
