@@ -11,8 +11,8 @@ from typing import Literal
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from queue_middleware.errors import BadRequest, Unauthorized, UnknownRoute
-from queue_middleware.jobs.audit import checked_operator
+from queue_middleware.errors import Unauthorized, UnknownRoute
+from queue_middleware.jobs.audit import is_operator
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.secret_parsers import Admins
 
@@ -85,8 +85,6 @@ def _checked(found: object) -> Admin:
     admin = Admin(found) if isinstance(found, str) else found
     if not isinstance(admin, Admin) or admin.level not in ("read", "operate"):
         raise TypeError(f"admin returned {type(found).__name__}; it returns a name, an Admin, or None")
-    try:
-        checked_operator(admin.name)
-    except BadRequest as wrong:  # the sender of the request did not choose the name
-        raise TypeError(f"admin returned a name that cannot be recorded: {wrong.detail}") from None
+    if not is_operator(admin.name):
+        raise TypeError("admin returned a name that cannot be recorded; a name has 1 to 256 printable characters")
     return admin
