@@ -28,6 +28,8 @@ class SubmissionWork:
 
     Empty for a copy that an operator submits.
     """
+    status: int = 200
+    """The status of the response if the job is stored."""
     request_id: str = ""
     """Set when the job is stored."""
     result: SubmitResult | None = field(default=None, repr=False)

@@ -36,13 +36,17 @@ class Terminal:
         """Print a line of data."""
         print(text)
 
-    def print_json(self, document: Any) -> None:
-        """Print one JSON document: a `msgspec.Struct`, or what JSON can represent."""
+    def print_json(self, document: Any, indent: int | None = 2) -> None:
+        """Print one JSON document: a `msgspec.Struct`, or what JSON can represent. Without `indent` on one line."""
         import json  # only for `--json`
 
         from msgspec import to_builtins
 
-        print(json.dumps(to_builtins(document, str_keys=True), indent=2, ensure_ascii=False))
+        content = to_builtins(document, str_keys=True)
+        try:
+            print(json.dumps(content, indent=indent, ensure_ascii=False))
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can represent and UTF-8 cannot
+            print(json.dumps(content, indent=indent))
 
     def print_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table. A column whose name begins with `>` is aligned to the right."""

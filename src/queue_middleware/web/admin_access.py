@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from queue_middleware.errors import Unauthorized, UnknownRoute
-from queue_middleware.jobs.audit import checked_operator
+from queue_middleware.jobs.audit import is_operator
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.secret_parsers import Admins
 
@@ -23,6 +23,15 @@ MAX_WRONG_TOKENS = 10
 """Of one address in a minute."""
 TOKEN_HOLDER = "admin"  # noqa: S105 - a name
 """The name of an operator with the token."""
+
+
+class NoOperator(Unauthorized):
+    """The token of operators is missing or wrong. API keys do not take its place."""
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """`WWW-Authenticate` with the only scheme that is accepted."""
+        return ((b"www-authenticate", b"Bearer"),)
 
 
 class Admin(Struct, frozen=True):
@@ -61,10 +70,10 @@ class AdminAccess:
     def _check_token(self, scope: Scope) -> None:
         given = _bearer(scope)
         if given is None:
-            raise Unauthorized("the token of operators is needed: send 'Authorization: Bearer <token>'")
+            raise NoOperator("the token of operators is needed: send 'Authorization: Bearer <token>'")
         if not hmac.compare_digest(self._token or b"", _digest(given)):
             self._wrong_tokens.count(address_of(scope))
-            raise Unauthorized("this is not the token of operators")
+            raise NoOperator("this is not the token of operators")
 
 
 def _bearer(scope: Scope) -> bytes | None:
@@ -85,5 +94,6 @@ def _checked(found: object) -> Admin:
     admin = Admin(found) if isinstance(found, str) else found
     if not isinstance(admin, Admin) or admin.level not in ("read", "operate"):
         raise TypeError(f"admin returned {type(found).__name__}; it returns a name, an Admin, or None")
-    checked_operator(admin.name)
+    if not is_operator(admin.name):
+        raise TypeError("admin returned a name that cannot be recorded; a name has 1 to 256 printable characters")
     return admin

@@ -185,7 +185,7 @@ def _add_receipt(work: SubmissionWork, span: Span) -> None:
     if work.request_id:
         span.set_attribute(names.MESSAGE_ID, work.request_id)
     if (result := work.result) is not None:
-        span.set_attribute(names.POSITION, result.position)
+        span.set_attributes({names.POSITION: result.position, names.HTTP_STATUS: work.status})
         if result.existing is not None:
             span.set_attribute(names.EXISTING, True)
 
