@@ -20,7 +20,6 @@ from .exit_codes import CommandError, Exit
 _BROKEN_PIPE = 141
 """As a shell reports a program that SIGPIPE has ended."""
 _CODES: tuple[tuple[type[QueueError], Exit], ...] = (
-    (NotKept, Exit.REFUSED),
     (BadRequest, Exit.NOT_UNDERSTOOD),
     (NotKept, Exit.REFUSED),  # before its base class: the request exists
     (UnknownRequest, Exit.NOTHING_MATCHED),
