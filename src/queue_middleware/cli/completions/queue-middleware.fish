@@ -57,6 +57,7 @@ complete -c queue-middleware -e
 complete -c queue-middleware -f
 
 complete -c queue-middleware -n _shtab_queue_middleware_using -s h -l help -d 'show this help message and exit'
+complete -c queue-middleware -n _shtab_queue_middleware_using -l version -d 'print the release and exit'
 complete -c queue-middleware -n '_shtab_queue_middleware_using; and test $_shtab_queue_middleware_npos -eq 0' -a completion -d 'the script with which a shell completes this command'
 complete -c queue-middleware -n '_shtab_queue_middleware_using completion' -s h -l help -d 'show this help message and exit'
 complete -c queue-middleware -n '_shtab_queue_middleware_using completion' -l json -d 'print one JSON document'

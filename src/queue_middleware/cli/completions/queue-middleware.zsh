@@ -98,6 +98,7 @@ _shtab_queue_middleware_webhooks_commands() {
 
 _shtab_queue_middleware_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--version[print the release and exit]"
 )
 
 # guard to ensure default positional specs are added only once per session
