@@ -39,7 +39,15 @@ def secret_job() -> Any:
         raw_path=f"/tenants/{SECRET}/items/{SECRET}".encode(),
         mount=Mount(f"/tenants/{SECRET}", {"tenant": SECRET}),
         query=f"{SECRET}&token={SECRET}".encode(),
-        headers=((b"authorization", SECRET.encode()), (b"x-api-key", SECRET.encode()), (b"accept", b"*/*")),
+        headers=(
+            (b"authorization", SECRET.encode()),
+            (b"x-api-key", SECRET.encode()),
+            (b"referer", f"https://example.com/?q={SECRET}".encode()),
+            (b"x-upstream", f"https://user:{SECRET}@example.com/".encode()),
+            (b"x-forwarded-access", f"Bearer {SECRET}".encode()),
+            (b"accept", b"*/*"),
+            (b"sec-fetch-user", b"?1"),
+        ),
         body=f'{{"prompt": "{SECRET}"}}'.encode(),
     )
     return make_job(request=request, webhook=f"https://hooks.example.com/{SECRET}", route="/items/{id}")
@@ -134,13 +142,15 @@ def test_without_reveal_an_export_has_no_secret_and_cannot_be_imported(terminal,
     for flags in ([], ["--json"]):
         assert SECRET not in terminal.run("requests", "export", *flags)
     (line,) = lines_of(terminal.run("requests", "export"))
-    assert line["redacted"] == [*("header authorization", "header x-api-key", "query", "webhook", "body", "connection", "path")]
-    assert line["headers"] == [["authorization", "[redacted]"], ["x-api-key", "[redacted]"], ["accept", "*/*"]]
+    secret = ["authorization", "x-api-key", "referer", "x-upstream", "x-forwarded-access"]
+    others = ["query", "webhook", "body", "connection", "path"]
+    assert line["redacted"] == [*(f"header {name}" for name in secret), *others]
+    assert line["headers"] == [*([name, "[redacted]"] for name in secret), ["accept", "*/*"], ["sec-fetch-user", "?1"]]
     assert (line["query"], line["body"], line["webhook"]) == ("", None, None)
     path = tmp_path / "requests.jsonl"
     path.write_text(json.dumps(line) + "\n")
     message = terminal.run("requests", "import", str(path), fails=True, code=2)
-    assert "line 1: secrets were left out of this line (header authorization, header x-api-key, query" in message
+    assert "line 1: secrets were left out of this line (header authorization, header x-api-key, header referer, " in message
     path.write_text(json.dumps({**line, "redacted": []}) + "\n")
     assert "export it with --reveal" in terminal.run("requests", "import", str(path), fails=True, code=2)
     assert len(terminal.run("requests", "list", "--ids").split()) == 1

@@ -25,7 +25,7 @@ from queue_middleware.jobs.struct import Struct
 from queue_middleware.outbound.guard import WEBHOOK, Guard
 from queue_middleware.secret_file import PRIVATE_MODE
 from queue_middleware.settings import Settings
-from queue_middleware.stores import ReadOnlyStores, Stores, locate
+from queue_middleware.stores import ReadOnlyStores, Stores
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.tasks.secret_ids import SecretIds, callback_secrets
 from queue_middleware.web.path_rules import PathRules, check_length
@@ -155,7 +155,7 @@ def _import(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
     """Submit the requests of an export as new ones. All lines are checked first, and if one is wrong nothing is submitted."""
     settings = settings_of(chosen)
     existing(settings)
-    lines = list(_read(chosen.file, Importer(settings, has_tasks=not chosen.dry_run)))
+    lines = list(_read(chosen.file, Importer(settings)))
     if not lines:
         raise NotUnderstood(f"{chosen.file} contains no request")
     if chosen.dry_run:
@@ -177,12 +177,10 @@ def _import(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
 
 
 class Importer:
-    """Makes submissions of lines, by the rules of one service."""
+    """Makes submissions of lines, by the rules of one service. Those of tasks have no ids yet."""
 
-    def __init__(self, settings: Settings, *, has_tasks: bool) -> None:
-        """Without `has_tasks`, tasks get no ids, which need the secret of the service: its file is created if there is none."""
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._has_tasks = has_tasks
         self._paths = PathRules(settings)
         self._guard = Guard(settings.outbound_allow)
 
@@ -201,12 +199,7 @@ class Importer:
         if new.webhook is not None:
             self._guard.check_url(new.webhook, WEBHOOK)
             new = new.replace(webhook=encode_url(new.webhook, WEBHOOK))
-        if line.task is None or not self._has_tasks:
-            return new
-        return new.replace(task=self._secret_ids().new_task(line.task.spec, listed=line.task.is_listed))
-
-    def _secret_ids(self) -> SecretIds:
-        return SecretIds(callback_secrets(self._settings.callback_secret, locate(self._settings.database).secrets))
+        return new
 
 
 Line = tuple[int, PortableRequest, NewJob]
@@ -233,6 +226,7 @@ async def _submit(chosen: argparse.Namespace, lines: Sequence[Line], terminal: T
     imported: list[Imported] = []
     refusals: list[str] = []
     async with acting(chosen) as stores:
+        lines = _with_ids(chosen, stores, lines)
         for start in range(0, len(lines), _TOGETHER):
             group = lines[start : start + _TOGETHER]
             results = await asyncio.gather(*(_submit_one(stores, new) for _, _, new in group))
@@ -250,6 +244,18 @@ async def _submit(chosen: argparse.Namespace, lines: Sequence[Line], terminal: T
     done = {one.line for one in imported}
     rest = [number for number, _, _ in lines if number not in done]
     return ImportDone(imported, rest, refusals[0] if refusals else None)
+
+
+def _with_ids(chosen: argparse.Namespace, stores: Stores, lines: Sequence[Line]) -> Sequence[Line]:
+    """The lines, with new secret ids for each task. Creates the file of the secret if there is none."""
+    if all(line.task is None for _, line, _ in lines):
+        return lines
+    ids = SecretIds(callback_secrets(settings_of(chosen).callback_secret, stores.location.secrets))
+
+    def with_ids(line: PortableRequest, new: NewJob) -> NewJob:
+        return new if line.task is None else new.replace(task=ids.new_task(line.task.spec, listed=line.task.is_listed))
+
+    return [(number, line, with_ids(line, new)) for number, line, new in lines]
 
 
 async def _submit_one(stores: Stores, new: NewJob) -> str | QueueError:
