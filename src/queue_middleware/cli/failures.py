@@ -17,6 +17,7 @@ from queue_middleware.errors import (
 )
 
 from .exit_codes import CommandError, Exit
+from .output import printable
 
 _BROKEN_PIPE = 141
 """As a shell reports a program that SIGPIPE has ended."""
@@ -44,7 +45,7 @@ def report(error: BaseException) -> int:
         return Exit.REFUSED
     if not isinstance(error, (QueueError, CommandError)):
         raise error
-    print(f"queue-middleware: {error.detail}", file=sys.stderr)
+    print(printable(f"queue-middleware: {error.detail}"), file=sys.stderr)
     return code_of(error)
 
 

@@ -20,7 +20,7 @@ from .flags import seconds, set_command
 from .incoming_webhooks import Arrival, IncomingWebhooks, Plan
 from .known_keys import add_key_arguments, checker_of
 from .loopback_server import LoopbackServer
-from .output import Terminal, printable
+from .output import Terminal, printable, printable_json
 from .service import http_url
 from .trigger_key import key_set_of, trigger_key
 
@@ -100,7 +100,7 @@ class _View:
         if arrival.valid:
             self._requests.add(arrival.request_id)
         if self._terminal.json:
-            print(json.dumps(msgspec.to_builtins(arrival), ensure_ascii=False), flush=True)
+            print(printable_json(json.dumps(msgspec.to_builtins(arrival), ensure_ascii=False)), flush=True)
             return
         self._print(arrival)
         sys.stdout.flush()

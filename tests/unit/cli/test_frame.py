@@ -212,3 +212,8 @@ def test_the_choices_of_a_flag_are_listed_as_they_are_written(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["requests", "list", "--error", "bad"])
     assert re.search(r"choose from '?request_timeout'?, ", capsys.readouterr().err)
+
+
+def test_a_reason_does_not_control_the_terminal(capsys):
+    assert report(SettingsError("line 1: \x1b[2J\x9b")) == 1
+    assert capsys.readouterr().err == "queue-middleware: line 1: \\x1b[2J\\x9b\n"
