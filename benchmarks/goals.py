@@ -50,6 +50,10 @@ def _at_most(figure: str, goal: float, floor: float) -> Goal:
     return Goal(figure, goal, floor, at_least=False)
 
 
+_LISTS = (
+    "all", "failed", "failed-of-a-route", "queued-of-a-client", "a-route", "an-error", "a-status-that-no-request-has",
+    "a-client-without-requests",
+)  # fmt: skip
 GOALS = (
     _at_least("hot-path.stored", 0.33, 0.29),
     _at_most("hot-path.cpu", 2.8, 3.2),
@@ -64,6 +68,10 @@ GOALS = (
     _at_most("queue-length.claim", 1.3, 1.5),
     _at_most("queue-length.status", 1.3, 1.5),
     _at_most("queue-length.submit", 1.3, 1.5),
+    *(_at_most(f"lists.{kind}", 5, 7.5) for kind in _LISTS),
+    _at_most("metrics.counting", 3, 4),
+    _at_most("metrics.scrape", 20, 30),
+    _at_most("metrics.growth", 1.3, 1.5),
     _at_least("deliveries.rate", 4.5, 3.5),
 )
 

@@ -30,6 +30,12 @@ SELECT job.id, head, body, chunks FROM job, payload WHERE job.id <> payload.job_
 """
 
 
+_ADD_ROUTES = """
+WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+INSERT INTO route (id, method, template) SELECT n, 'POST', '/route-' || n FROM number
+"""
+
+
 def store_of(database: Path, **more: Any) -> SQLiteStore:
     """A store with limits that no benchmark reaches; each is a process of its own, as far as the database knows."""
     options = {"database": str(database), "max_queued": 10**9, "max_queued_per_client": 10**9, "min_free_disk": 0, **more}
@@ -60,6 +66,11 @@ async def seed(database: Path, count: int) -> list[str]:
         return [
             format_request_id(key, random) for key, random in connection.execute("SELECT id, id_random FROM job ORDER BY id")
         ]
+
+
+def add_routes(connection: sqlite3.Connection, count: int) -> None:
+    """Add the routes `/route-1`, `/route-2`, …, with these ids. The jobs keep theirs."""
+    connection.execute(_ADD_ROUTES, (count,))
 
 
 def copy_jobs(connection: sqlite3.Connection, count: int) -> None:

@@ -25,6 +25,8 @@ class SubmissionWork:
     """What is stored; may be replaced by a copy with other headers in `request`."""
     caller: Headers = field(repr=False)
     """The headers of the HTTP request that submits. In `job.request` are those of the call, which a task names itself."""
+    status: int = 200
+    """The status of the response if the job is stored."""
     result: SubmitResult | None = field(default=None, repr=False)
     """Set when the job is stored. Its `existing` is set if an earlier submission has created the job."""
 

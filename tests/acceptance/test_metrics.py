@@ -1,4 +1,4 @@
-"""Four processes on one port: every scrape shows the numbers of all, whichever process responds, also after kills and restarts."""
+"""Four processes on one port: every scrape shows the numbers of all, whichever responds, also after kills and restarts."""
 
 from __future__ import annotations
 

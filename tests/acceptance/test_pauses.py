@@ -60,7 +60,10 @@ async def test_the_processes_that_run_are_listed(tmp_path: Path) -> None:
         async def listed() -> list[int]:
             return sorted(process.pid for process in await store.operations.processes())
 
-        assert await listed() == server.workers()
+        async def all_are_listed() -> bool:
+            return await listed() == server.workers()
+
+        await eventually(all_are_listed)  # the application of a worker starts before its queue
         assert {process.concurrency for process in await store.operations.processes()} == {3}
         killed = server.workers()[0]
         server.kill_worker(killed)

@@ -28,6 +28,7 @@ from .servers import Server, free_port, serving, uvicorn
 pytestmark = pytest.mark.slow
 
 HOST = "api.example.com"
+QUEUE_HOST = "queue.example.com"
 HOW_TO = ROOT / "docs" / "how-to"
 BEHIND = uvicorn("--proxy-headers", "--forwarded-allow-ips", "127.0.0.1")
 
@@ -47,7 +48,7 @@ class Proxy:
         return self.directory / "chain.pem", self.directory / "key.pem"
 
     def write_certificate(self) -> None:
-        issued = self.authority.issue_cert(HOST)
+        issued = self.authority.issue_cert(HOST, QUEUE_HOST)
         chain, key = self.certificate
         chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         key.write_bytes(issued.private_key_pem.bytes())
@@ -60,8 +61,9 @@ class Proxy:
 
 def nginx(proxy: Proxy) -> list[str]:
     """The command, after its file is written."""
-    page = blocks(HOW_TO / "behind-nginx.md", "nginx")[0]
+    page = "".join(blocks(HOW_TO / "behind-nginx.md", "nginx"))
     chain, key = proxy.certificate
+    page = page.replace(QUEUE_HOST + ".", HOST + ".")  # its certificate has both names
     for old, new in (
         ("listen 443 ssl", f"listen 127.0.0.1:{proxy.port} ssl"),
         ("127.0.0.1:8000", f"127.0.0.1:{proxy.backend}"),
@@ -82,10 +84,10 @@ def nginx(proxy: Proxy) -> list[str]:
 
 def caddy(proxy: Proxy) -> list[str]:
     """The command, after its file is written."""
-    page = blocks(HOW_TO / "behind-caddy.md", "caddyfile")[0]
+    page = "".join(blocks(HOW_TO / "behind-caddy.md", "caddyfile"))
     chain, key = proxy.certificate
     for old, new in (
-        (f"{HOST} {{", f"https://{HOST}:{proxy.port} {{\n\ttls {chain} {key}\n"),
+        *((f"{host} {{", f"https://{host}:{proxy.port} {{\n\ttls {chain} {key}\n") for host in (HOST, QUEUE_HOST)),
         ("127.0.0.1:8000", f"127.0.0.1:{proxy.backend}"),
     ):
         assert old in page
@@ -105,15 +107,15 @@ class Caller:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def call(self, method: str, path: str, **request: object) -> httpx.Response:
-        async with self.stream(method, path, **request) as response:
+    async def call(self, method: str, path: str, host: str = HOST, **request: object) -> httpx.Response:
+        async with self.stream(method, path, host, **request) as response:
             await response.aread()
             return response
 
     @asynccontextmanager
-    async def stream(self, method: str, path: str, **request: object) -> AsyncIterator[httpx.Response]:
-        made = self._client.build_request(method, path, headers={"host": HOST}, **request)  # type: ignore[arg-type]
-        made.extensions["sni_hostname"] = HOST
+    async def stream(self, method: str, path: str, host: str = HOST, **request: object) -> AsyncIterator[httpx.Response]:
+        made = self._client.build_request(method, path, headers={"host": host}, **request)  # type: ignore[arg-type]
+        made.extensions["sni_hostname"] = host
         response = await self._client.send(made, stream=True)
         try:
             yield response
@@ -201,11 +203,33 @@ async def test_the_rules_of_the_proxy_see_the_inner_path(name: str, tmp_path: Pa
                 "/fal/queue/submit/%61dmin/keys",
                 "/fal/queue/v1/tasks",
                 "/fal/queue/metrics",
+                "/fal/queue/metrics/?name=a",
+                "/fal/queue/m%65trics/",
                 "/fal/queue/health/ready",
+                "/fal/queue/health/ready/",
                 "/fal/queue/submit/administrators",
             )
         }
-    assert list(statuses.values()) == [403, 403, 403, 403, 404, 404, 200], statuses
+    assert list(statuses.values()) == [403, 403, 403, 403, 404, 404, 404, 404, 404, 200], statuses
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_the_host_of_the_queue_passes_no_more(name: str, tmp_path: Path) -> None:
+    async with serving(BEHIND, tmp_path) as server, behind(name, tmp_path / "proxy", server) as caller:
+        statuses = {
+            path: (await caller.call("POST", path, QUEUE_HOST, json={})).status_code
+            for path in (
+                "/any/name/admin/keys",
+                "/workflows/any/name/admin",
+                "/fal/queue/submit/admin/keys",
+                "/fal/queue/run/any/name/admin",
+                "/fal/queue/v1/tasks",
+                "/fal/queue/metrics/",
+                "/fal/queue/health/live",
+                "/fal/queue/submit/health",
+            )
+        }
+    assert list(statuses.values()) == [403, 403, 403, 403, 403, 404, 404, 200], statuses
 
 
 @pytest.mark.parametrize("name", PROXIES)

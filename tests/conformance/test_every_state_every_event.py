@@ -162,7 +162,7 @@ DELIVERY_HAPPENS: dict[DeliveryEvent, Callable[[Hands], Awaitable[object]]] = {
     DeliveryEvent.LOSE: Hands.lose,
     DeliveryEvent.UNBLOCK: Hands.follow,
     DeliveryEvent.SUPERSEDE: Hands.supersede,
-    DeliveryEvent.REDELIVER: lambda hands: hands.store.webhooks.redeliver([hands.number]),
+    DeliveryEvent.REDELIVER: lambda hands: hands.store.webhooks.redeliver([hands.number], "carol", "all"),
 }
 """All events but `GIVE_UP`, which needs a host and a day and is tested in `test_outbox`."""
 

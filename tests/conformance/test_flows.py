@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, MIN_FAILING_FLOWS, AttemptOutcome
 from queue_middleware.webhooks.models import Capacity, DeliveryAttempt, DeliveryClaim, DeliveryFilter, ReceiverHealth, Settled
@@ -255,7 +258,7 @@ async def test_redelivery_probes_the_whole_host(store: JobStore) -> None:
     await make_open(store, "ann", AttemptOutcome.UNREACHED)
     (record,) = await store.webhooks.records(DeliveryFilter())
     assert await claimed(store) == []
-    assert await store.webhooks.redeliver([record.id]) == 1
+    assert await store.webhooks.redeliver([record.id], "carol", "all") == 1
     (probe,) = await claimed(store)
     assert probe.health is ReceiverHealth.OPEN
 
@@ -271,19 +274,21 @@ async def test_an_attempt_without_an_outcome_does_not_change_the_host(store: Job
     assert await standings(store) == before
 
 
-async def test_a_probe_is_sent_at_once_on_request(store: JobStore, clock: ManualClock) -> None:
+async def test_a_probe_is_sent_at_once_on_request(store: Any, clock: ManualClock) -> None:
     """Also if the schedule of the webhook would delay it for longer than the circuit stays open."""
     settled = await make_open(store, "alice")
     clock.advance(settled.pause)
     (delivery,) = await claimed(store)
     await store.webhooks.settle(delivery, TOO_MANY, delivered=False, retry_in=7200.0, outcome=AttemptOutcome.FAILED)
     assert await claimed(store) == []
-    assert await store.webhooks.probe("relay.example") == 1
+    assert await store.webhooks.probe("relay.example", "carol") == 1
     (probe,) = await claimed(store)
     assert probe.health is ReceiverHealth.OPEN
     await succeed(store, probe)
     assert await standings(store) == {"alice": ReceiverHealth.HEALTHY}
-    assert await store.webhooks.probe("relay.example") == 0  # no circuit is open
+    assert await store.webhooks.probe("relay.example", "carol") == 0  # no circuit is open
+    (act,) = await store.operations.audit()
+    assert (act.operator, act.action, act.target, act.count) == ("carol", Action.PROBE, "relay.example", 1)
 
 
 async def test_a_probe_affects_only_flows_with_an_open_circuit(store: JobStore, clock: ManualClock) -> None:
@@ -291,8 +296,8 @@ async def test_a_probe_affects_only_flows_with_an_open_circuit(store: JobStore, 
     await finish(store, "bob")
     (bob,) = await claimed(store)
     await store.webhooks.settle(bob, TOO_MANY, delivered=False, retry_in=7200.0, outcome=AttemptOutcome.FAILED)
-    assert await store.webhooks.probe("relay.example") == 1
-    assert await store.webhooks.probe("other.example") == 0
+    assert await store.webhooks.probe("relay.example", "carol") == 1
+    assert await store.webhooks.probe("other.example", "carol") == 0
     assert clients(await claimed(store)) == ["alice"]
 
 
@@ -303,5 +308,5 @@ async def test_one_webhook_probes_a_host_whose_circuit_is_open(store: JobStore) 
         for delivery in await claimed(store):
             await fail(store, delivery, AttemptOutcome.UNREACHED)
     assert await claimed(store) == []
-    assert await store.webhooks.probe("relay.example") >= 1
+    assert await store.webhooks.probe("relay.example", "carol") >= 1
     assert len(await claimed(store)) == 1

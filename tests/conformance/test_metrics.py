@@ -12,6 +12,7 @@ from queue_middleware.errors import StoreBusy
 from queue_middleware.events import Finished
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.pauses import ALL_ROUTES, Pause
+from queue_middleware.jobs.processes import Usage
 from queue_middleware.observability.metrics.meter import Meter
 from queue_middleware.stores.common import metrics
 from tests.conformance.conftest import Stores
@@ -227,3 +228,14 @@ async def test_webhooks_and_receivers_are_shown_by_state(stores: Stores, clock: 
     assert found["webhook_oldest_due_seconds", ""] == 4
     assert found["receivers", "new"] == 1
     assert "hooks.test" not in str(found)
+
+
+async def test_the_gauges_of_processes_are_sums_over_those_that_run(stores: Stores) -> None:
+    one, other, killed = [await stores.open() for _ in range(3)]
+    for store, usage in ((one, Usage(2, 1, 5)), (other, Usage(1, 0, 2)), (killed, Usage(4, 4, 4))):
+        await store.operations.register(4)
+        await asyncio.to_thread(store.renew, (), usage)
+    stores.die(killed)
+    found = await gauges(one)
+    names = ("processes", "slots", "slots_busy", "slots_stuck", "streams")
+    assert [found[name, ""] for name in names] == [2, 8, 3, 1, 7]

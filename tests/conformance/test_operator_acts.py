@@ -13,6 +13,7 @@ from queue_middleware.jobs.outcomes import CANCELLED, LossReason
 from queue_middleware.jobs.pauses import Pause
 from queue_middleware.jobs.timeline import TimelineKind
 from queue_middleware.stores.common import bulk
+from queue_middleware.stores.common.bounds import MAX_WEIGHT
 from queue_middleware.tasks.models import CompletionSource, ResolveOutcome
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
@@ -143,6 +144,29 @@ async def test_long_requests_are_cancelled_in_several_transactions(store: Any, m
     counts = [count for *_, count in await acts(store)]
     assert sum(counts) == 6
     assert len(counts) > 2
+
+
+@pytest.mark.parametrize("keeps", ["none", "all"])
+async def test_bodies_below_a_chunk_are_cancelled_in_several_transactions_as_well(stores: Stores, keeps: str) -> None:
+    """A kept body is copied, so the writer would be held for seconds."""
+    store: Any = await stores.open(keep_requests=keeps)
+    ids = [(await store.submit(make_job(b"x" * (CHUNK_SIZE - 1)))).request_id for _ in range(40)]
+    keys = [await key_of(store, one) for one in ids]
+    assert await store.operations.cancel_many(keys, "carol", "all") == dict.fromkeys(keys, JobState.CANCELLED)
+    counts = [count for *_, count in await acts(store)]
+    assert sum(counts) == 40
+    assert max(counts) <= MAX_WEIGHT // (CHUNK_SIZE - 1)
+
+
+async def test_long_requests_expire_in_several_transactions(store: Any, clock: ManualClock) -> None:
+    for _ in range(40):
+        await store.submit(make_job(b"x" * (CHUNK_SIZE - 1), start_timeout=5.0))
+    clock.advance(6)
+    expired = []
+    while found := await store.expire():
+        expired.append(len(found))
+    assert sum(expired) == 40
+    assert max(expired) <= MAX_WEIGHT // (CHUNK_SIZE - 1)
 
 
 async def test_cancelling_nothing_is_not_recorded(store: Any) -> None:

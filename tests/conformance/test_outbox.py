@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from queue_middleware.errors import UnknownRequest
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import Claim, Failure, Progress, WebhookKind
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, AttemptOutcome
@@ -550,21 +552,24 @@ async def test_an_unknown_delivery_or_request_is_named(store: JobStore) -> None:
         await store.webhooks.records(DeliveryFilter(request_id="018f3b1e-0000-7000-8000-000000000001"))
 
 
-async def test_redelivery_starts_the_schedule_anew_with_the_same_id(store: JobStore) -> None:
+async def test_redelivery_starts_the_schedule_anew_with_the_same_id(store: Any) -> None:
     await finish(store)
     (first,) = await claim_deliveries(store)
     await store.webhooks.settle(first, GONE, delivered=False, retry_in=None)
-    assert await store.webhooks.redeliver([first.id]) == 1
+    assert await store.webhooks.redeliver([first.id], "carol", "all") == 1
     (again,) = await claim_deliveries(store)
     assert (again.webhook_id, again.attempt, again.tries) == (first.webhook_id, 2, 1)
     await succeed(store, again)
     assert [attempt.status for attempt in await store.webhooks.attempts(first.id)] == [None, 200]
+    (act,) = await store.operations.audit()
+    assert (act.operator, act.action, act.target, act.count) == ("carol", Action.REDELIVER, "all", 1)
 
 
-async def test_redelivery_does_not_change_a_delivery_that_is_being_sent(store: JobStore) -> None:
+async def test_redelivery_does_not_change_a_delivery_that_is_being_sent(store: Any) -> None:
     await finish(store)
     (delivery,) = await claim_deliveries(store)
-    assert await store.webhooks.redeliver([delivery.id, 99]) == 0
+    assert await store.webhooks.redeliver([delivery.id, 99], "carol", "all") == 0
+    assert await store.operations.audit() == []
     assert await succeed(store, delivery)
 
 
@@ -573,7 +578,7 @@ async def test_redelivery_probes_a_host_with_an_open_circuit(store: JobStore) ->
     await finish(store)
     (record, *_) = await store.webhooks.records(DeliveryFilter())
     assert await claim_deliveries(store) == []
-    assert await store.webhooks.redeliver([record.id]) == 1
+    assert await store.webhooks.redeliver([record.id], "carol", "all") == 1
     (probe,) = await claim_deliveries(store)
     assert probe.health is ReceiverHealth.OPEN
 
@@ -583,5 +588,5 @@ async def test_a_delivery_between_attempts_can_be_redelivered_at_once(store: Job
     (delivery,) = await claim_deliveries(store)
     await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=36000.0)
     assert await claim_deliveries(store) == []
-    await store.webhooks.redeliver([delivery.id])
+    await store.webhooks.redeliver([delivery.id], "carol", "all")
     assert len(await claim_deliveries(store)) == 1

@@ -184,6 +184,19 @@ async def test_a_queued_suspect_whose_route_is_paused_gives_way(stores: Stores, 
     assert (await other.job(first.request_id)).state is JobState.RUNNING
 
 
+async def test_a_suspect_that_is_handed_back_while_its_route_is_paused_gives_way(stores: Stores, clock: ManualClock) -> None:
+    one, other = await stores.open(), await stores.open()
+    for route in (A, B):
+        assert (await one.submit(job(route), start=True)).claim
+    await lease_passes(other, clock)
+    await other.rescue()
+    clock.advance(60)
+    (suspect,) = await other.claim(8)
+    await one.operations.pause(pause_of(suspect.route, clock))
+    await other.release(suspect)
+    assert await claimed_routes(one) == [B if suspect.route == A else A]
+
+
 async def test_a_pause_of_other_holds_the_jobs_of_routes_that_have_no_row(store: Any, clock: ManualClock) -> None:
     """There are more routes than the database distinguishes."""
     for number in range(MAX_ROWS):

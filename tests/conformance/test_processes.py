@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-from queue_middleware.jobs.processes import ProcessRecord, SlotUse
+from queue_middleware.jobs.processes import ProcessRecord, Usage
 from queue_middleware.webhooks.formats.user_agent import VERSION
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
@@ -22,7 +22,7 @@ async def test_a_process_is_listed_from_its_registration_until_its_end(stores: S
     assert await owners(one) == []
     await one.operations.register(8)
     (record,) = await other.operations.processes()
-    assert record == ProcessRecord(one.owner, socket.gethostname(), os.getpid(), VERSION, 8, clock(), clock(), 0, 0)
+    assert record == ProcessRecord(one.owner, socket.gethostname(), os.getpid(), VERSION, 8, clock(), clock(), 0, 0, 0)
     clock.advance(1)
     await other.operations.register(4)
     assert await owners(one) == [one.owner, other.owner]
@@ -33,17 +33,18 @@ async def test_a_process_is_listed_from_its_registration_until_its_end(stores: S
     assert await owners(other) == []
 
 
-async def test_a_renewal_of_leases_reports_the_slots(store: Any, clock: ManualClock) -> None:
+async def test_a_renewal_of_leases_reports_what_the_process_is_busy_with(store: Any, clock: ManualClock) -> None:
     await store.operations.register(8)
     started = clock()
     clock.advance(15)
-    await asyncio.to_thread(store.renew, (), SlotUse(3, 1))
+    await asyncio.to_thread(store.renew, (), Usage(3, 1, 2))
     (record,) = await store.operations.processes()
-    assert (record.started_at, record.seen_at, record.running, record.stuck) == (started, clock(), 3, 1)
+    assert (record.started_at, record.seen_at) == (started, clock())
+    assert (record.running, record.stuck, record.streams) == (3, 1, 2)
 
 
 async def test_a_process_that_was_never_registered_reports_nothing(store: Any) -> None:
-    await asyncio.to_thread(store.renew, (), SlotUse(3, 1))
+    await asyncio.to_thread(store.renew, (), Usage(3, 1, 2))
     assert await owners(store) == []
 
 
@@ -64,5 +65,5 @@ async def test_a_process_whose_record_was_deleted_is_listed_again(store: Any, cl
     process = store.operations.process
     await store.operations.unregister()
     store.operations.process = process
-    await asyncio.to_thread(store.renew, (), SlotUse(1, 0))
+    await asyncio.to_thread(store.renew, (), Usage(1, 0))
     assert await owners(store) == [store.owner]

@@ -6,10 +6,12 @@ import random
 
 import pytest
 
-from queue_middleware.jobs.models import Claim, JobState, RetryPolicy
+from queue_middleware.jobs.models import Claim, JobState, RescuedJob, RetryPolicy, WebhookKind
 from queue_middleware.jobs.outcomes import LossReason
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES
 from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.stores.common.requeueing import LOST_SENDER
 from queue_middleware.webhooks.models import DeliveryState
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
@@ -140,14 +142,18 @@ async def test_a_lost_delivery_is_delayed_longer_each_time_and_given_up(stores: 
     claim = (await store.submit(make_job(webhook="https://example.com/"), start=True)).claim
     assert claim
     await store.complete(claim, make_response())
+    given_up: list[RescuedJob | GivenUpDelivery] = []
     for wait in (1, 2, 4, 8, 16):  # two attempts of the schedule and three that may be lost besides
         (delivery,) = await claim_deliveries(store)
-        await lost(store, clock)
+        assert given_up == []
+        await lease_passes(store, clock)
+        given_up = await store.rescue()
         clock.advance(wait - 0.001)
         assert await claim_deliveries(store) == []
         clock.advance(0.001)
     assert await claim_deliveries(store) == []
     assert (await store.counts()).deliveries == {DeliveryState.DEAD: 1}
+    assert given_up == [GivenUpDelivery(delivery.id, claim.request_id, WebhookKind.COMPLETED, "example.com", 5, LOST_SENDER)]
     recorded = await store.webhooks.attempts(delivery.id)
     assert len(recorded) == 5
     assert all(attempt.error and attempt.error.startswith("lost: the process that sent it died") for attempt in recorded)

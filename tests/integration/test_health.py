@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from queue_middleware import QueueMiddleware
-from queue_middleware.events import ServiceError
+from queue_middleware.events import Recovered, ServiceError
 from queue_middleware.runtime import readiness
 from queue_middleware.stores.common import processes
 from queue_middleware.stores.sqlite import store
@@ -155,18 +156,53 @@ async def hangs() -> bool:
     return True
 
 
-@pytest.mark.parametrize("ready", [no, fails, hangs])
+async def waits_for_a_task_that_was_cancelled() -> bool:
+    loading = asyncio.create_task(asyncio.Event().wait())
+    loading.cancel()
+    return await loading
+
+
+async def hangs_and_ignores_cancellation() -> bool:
+    until = asyncio.get_running_loop().time() + 1
+    while (rest := until - asyncio.get_running_loop().time()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(rest)
+    return True
+
+
+@pytest.mark.parametrize("ready", [no, fails, hangs, waits_for_a_task_that_was_cancelled, hangs_and_ignores_cancellation])
 async def test_the_application_may_not_be_ready(
     database: Path, monkeypatch: pytest.MonkeyPatch, ready: Callable[[], Awaitable[bool]]
 ) -> None:
     monkeypatch.setattr(readiness, "_LIMIT", 0.1)
+    monkeypatch.setattr(readiness, "_GRACE", 0.1)
     recorder = EventRecorder()
     async with connected(wrapped(database, ready=ready, observers=[recorder])) as queue:
         assert await why_not(queue.client) == ["application"]
         assert (await queue.client.get(LIVE)).status_code == 200
         assert (await queue.run("POST", "/work")).text == "done"
     errors = [event for event in recorder.events if isinstance(event, ServiceError)]
-    assert [event.where for event in errors] == ([] if ready is no else ["ready"])
+    assert [event.where for event in errors] == (
+        ["ready"] if ready in (fails, hangs, waits_for_a_task_that_was_cancelled) else []
+    )
+
+
+async def test_an_outage_of_the_application_has_an_end(database: Path) -> None:
+    results: list[bool | Exception] = [RuntimeError("the model is not loaded"), RuntimeError("still not"), False, True]
+
+    async def ready() -> bool:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    recorder = EventRecorder()
+    async with connected(wrapped(database, ready=ready, observers=[recorder])) as queue:
+        found = [await why_not(queue.client) for _ in range(4)]
+    assert found == [["application"], ["application"], ["application"], []]
+    assert [type(event) for event in recorder.events if isinstance(event, ServiceError | Recovered)] == [
+        ServiceError, ServiceError, Recovered,
+    ]  # fmt: skip
 
 
 async def test_checks_at_the_same_time_ask_the_application_once(database: Path) -> None:
@@ -210,3 +246,46 @@ async def test_a_queue_is_ready_again_in_another_event_loop(database: Path) -> N
 
     for _ in range(2):
         assert await asyncio.to_thread(asyncio.run, check()) == []
+
+
+@pytest.mark.parametrize("root", ["", "/outer"])
+@pytest.mark.parametrize("prefix", ["/fal/queue", "/q"])
+async def test_health_is_below_the_prefix_wherever_the_queue_is_mounted(database: Path, root: str, prefix: str) -> None:
+    app = wrapped(database, prefix=prefix, api_keys="alice:a-secret-key", cors_origins="https://pages.example")
+    outer = Starlette(routes=[Mount(root, app)]) if root else app
+    async with app.running(), client_of(outer) as client:
+        for path in ("live", "ready"):
+            url = f"{root}{prefix}/health/{path}"
+            assert (await client.get(url)).status_code == 200
+            assert (await client.options(url)).status_code == 405
+            response = await client.get(url, headers={"origin": "https://pages.example"})
+            assert response.headers["access-control-allow-origin"] == "https://pages.example"
+    async with client_of(outer) as client:
+        response = await client.get(f"{root}{prefix}/health/ready")
+        assert (response.status_code, response.json()["because"]) == (503, ["not_running"])
+
+
+async def test_a_check_that_the_stop_overtakes_is_not_an_error(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "RECENT", -1.0)
+    app = wrapped(database)
+    async with client_of(app) as client, app.running():
+        lock = WriteLock(database.with_name(f"{database.name}.lock"))
+        with lock:
+            check = asyncio.create_task(why_not(client))
+            await asyncio.sleep(0.05)
+            stopping = asyncio.create_task(app._runtime.stop())
+            await asyncio.sleep(0.05)
+        lock.close()
+        await stopping
+        assert set(await check) <= {"stopping", "store", "not_running"}
+
+
+async def test_a_stop_between_the_request_and_its_check_is_not_an_error(database: Path) -> None:
+    app = wrapped(database)
+    async with app.running():
+        readiness = app._runtime.readiness(None)
+        checking = asyncio.create_task(readiness.reasons())
+        await asyncio.sleep(0)
+        running, app._runtime._running = app._runtime._running, None
+        assert await checking == []
+        app._runtime._running = running

@@ -21,6 +21,7 @@ from tests.support.clock import ManualClock
 from tests.support.doubles import EventRecorder
 from tests.support.gated_service import GatedService
 from tests.support.queue_client import eventually
+from tests.support.sse_client import open_stream
 
 
 class Service(GatedService):
@@ -140,19 +141,22 @@ async def test_a_queue_that_does_not_run_cannot_be_paused(database: Path) -> Non
             await method()
 
 
-async def test_processes_are_listed_with_their_slots(database: Path) -> None:
+async def test_processes_are_listed_with_what_they_are_busy_with(database: Path) -> None:
     service = Service(database, lease=0.5)
     service.go.clear()
     async with service.queue() as queue:
         (started,) = await service.app.processes()
-        assert (started.concurrency, started.running, started.stuck) == (4, 0, 0)
-        await queue.submit("POST", "/a")
+        assert (started.concurrency, started.running, started.stuck, started.streams) == (4, 0, 0, 0)
+        request_id = await queue.submit("POST", "/a")
 
-        async def one_runs() -> bool:
+        async def reported(running: int, streams: int) -> bool:
             (process,) = await service.app.processes()
-            return process.running == 1
+            return (process.running, process.streams) == (running, streams)
 
-        await eventually(one_runs)
+        async with open_stream(service.app, request_id) as listener:
+            await listener.event()
+            await eventually(lambda: reported(1, 1))
+        await eventually(lambda: reported(1, 0))
     store = SQLiteStore(service.app.settings)
     await store.open()
     assert await store.operations.processes() == []

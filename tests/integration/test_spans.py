@@ -102,6 +102,7 @@ async def test_a_submission_is_a_child_of_the_caller_and_an_attempt_is_linked_to
         "messaging.message.body.size": 8,
         "messaging.message.id": request_id,
         "queue_middleware.position": 0,
+        "http.response.status_code": 200,
     }
     attributes = dict(process.attributes)
     assert 0 <= attributes.pop("queue_middleware.wait") < 60
@@ -331,6 +332,7 @@ async def test_calls_of_a_target_are_children_and_another_host_gets_no_trace(spa
     (process,) = [span for span in spans.all() if span.name.startswith("process")]
     (submit,) = [span for span in spans.all() if span.name.startswith("submit")]
     assert parent_of(submit) == CALLER_ID
+    assert submit.attributes["http.response.status_code"] == 201
     assert links_of(process) == [id_of(submit)]
     assert parent_of(first) == parent_of(second) == id_of(process)
     assert provider.calls[0].headers["traceparent"] == traceparent_of(first)

@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import yaml
 
 from queue_middleware import Settings
 from queue_middleware.option_parsers import parse_seconds
+from queue_middleware.runtime import readiness
 from queue_middleware.web.ops.routes import PATHS, OpsOperation
 from tests.support.tools import missing, tool
 
@@ -52,6 +57,51 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     for path in sorted(tmp_path.iterdir()):
         run(analyze, "verify", "--man=no", str(path))
+
+
+@contextmanager
+def listening(*, responds: bool) -> Iterator[int]:
+    """A server on this port, whose event loop responds or not."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def respond() -> None:
+            with suppress(OSError):
+                while True:
+                    with server.accept()[0] as client:
+                        client.recv(4096)
+                        client.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+
+        if responds:
+            threading.Thread(target=respond, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def not_listening() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("server", "restarts"), [(listening(responds=False), True), (listening(responds=True), False), (not_listening(), False)]
+)
+def test_the_check_restarts_only_a_service_that_does_not_respond(
+    server: AbstractContextManager[int], restarts: bool, tmp_path: Path
+) -> None:
+    """A service that migrates its database does not listen for a while."""
+    tool("curl")
+    (line,) = re.findall(r"^ExecStart=/bin/sh -c '(.+)'$", unit("pictures-check.service"), re.MULTILINE)
+    with server as port:
+        for old, new in (
+            (":8000/", f":{port}/"), ("--max-time 20", "--max-time 0.3"), ("--retry 2", "--retry 0"),
+            ("systemctl restart pictures.service", f"touch {tmp_path}/restarted"), ("$$", "$"),
+        ):  # fmt: skip
+            assert old in line
+            line = line.replace(old, new)
+        run("/bin/sh", "-c", line)
+    assert (tmp_path / "restarted").exists() is restarts
 
 
 def test_systemd_waits_for_the_shutdown() -> None:
@@ -129,6 +179,14 @@ def test_the_health_checks_on_the_pages_are_routes() -> None:
     for page in PAGES:
         for path in re.findall(r"/fal/queue(/health/\w+)", (HOW_TO / page).read_text()):
             assert path in PATHS, (page, path)
+
+
+def test_kubernetes_waits_for_the_readiness_check(stateful_set: dict[str, Any]) -> None:
+    (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+    longest = readiness._LIMIT + readiness._GRACE
+    assert container["readinessProbe"]["timeoutSeconds"] > longest
+    for page in (HOW_TO / "kubernetes.md", ROOT / "docs" / "reference" / "routes.md"):
+        assert f" {longest:g} seconds, so" in page.read_text()
 
 
 def test_liveness_does_not_depend_on_the_disk(stateful_set: dict[str, Any]) -> None:

@@ -117,6 +117,19 @@ async def test_the_observer_of_the_page_receives_its_events(own_folder: Path, mo
     assert module.submissions.count == 1
 
 
+async def test_the_admin_routes_of_the_page_refuse_with_the_reason(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = run_block(blocks(ROOT / "docs/how-to/operate.md", "python")[0], monkeypatch)
+    async with LifespanManager(module.app) as manager:
+        transport = httpx.ASGITransport(manager.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service.example") as client:
+            differs = await client.post("/admin/failed/again", params={"route": "/enlarge", "expect": 12})
+            unknown = await client.get("/admin/requests/018f3b1e-0000-7000-8000-000000000001")
+            again = await client.post("/admin/failed/again", params={"route": "/enlarge", "expect": 0})
+    assert (differs.status_code, unknown.status_code) == (409, 404)
+    assert "has 0 requests, not 12" in differs.json()["detail"]
+    assert again.json() == {"again": 0, "left out": {}}
+
+
 # --- links
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from queue_middleware import Settings
-from queue_middleware.observability.otel import names
 from queue_middleware.settings import option_variable
+from tests.support.spans import documented_names
 
 from .test_docs import PAGES, ROOT, name, problems
 
@@ -40,8 +40,8 @@ FOREIGN = frozenset({
 })  # fmt: skip
 """Identifiers of other software, which the source itself does not use."""
 VARIABLES = frozenset(option_variable(option.name) for option in fields(Settings))
-ATTRIBUTES = frozenset(value for name, value in vars(names).items() if name.isupper() and isinstance(value, str))
-"""Names of spans and their attributes, which begin like those of modules."""
+ATTRIBUTES = documented_names()
+"""Names of spans, metrics and their attributes, which begin like those of modules."""
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"\.?\w[\w.-]*(?:/[\w.-]+)+/?")

@@ -27,6 +27,7 @@ from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 from queue_middleware.webhooks.signing.keyring import RULES
+from tests.support.spans import documented_names
 
 from .test_docs import ROOT
 
@@ -63,15 +64,24 @@ SPANS = (ROOT / "docs/reference/spans.md").read_text()
 
 
 def test_every_span_attribute_and_metric_is_documented() -> None:
-    real = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
     attributes = re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", SPANS, re.MULTILINE)
     assert len(attributes) == len(set(attributes))
     in_text = {names.FRACTION, names.PROGRESS, names.HANDED_BACK, names.SYSTEM, names.SCOPE, names.SEND, names.SETTLE}
+    in_text |= {names.DATABASE, *names.LABELS.values()}
     spans = {names.SUBMIT, names.PROCESS, names.CALL, names.CALLBACK, names.ACTION}
     assert re.findall(r"^\| `([^`]*\{\w+\})` \| [A-Z]+ \|", SPANS, re.MULTILINE) == sorted(spans, key=SPANS.index)
-    assert real == {*attributes, *spans, *in_text, names.PROCESSING, names.SCHEMA_URL}
+    assert documented_names() == {*attributes, *spans, *in_text, names.PROCESSING, names.SCHEMA_URL}
     assert all(f"`{text}`" in SPANS for text in in_text)
     assert f"version {names.SCHEMA_URL.rpartition('/')[2]}" in SPANS
+
+
+def test_every_gauge_is_documented_with_its_unit_and_attributes() -> None:
+    table = SPANS.partition("### Gauges")[2]
+    rows = set()
+    for metric, (name, unit) in names.GAUGES.items():
+        attributes = ", ".join(f"`{names.LABELS[label]}`" for label in sorted(metric.labels))
+        rows.add(f"| `{name}` | `{unit}` | `{metric.name}` | {attributes or '-'} |")
+    assert rows == set(re.findall(r"^\| `.*$", table, re.MULTILINE))
 
 
 def test_every_action_with_a_span_is_documented() -> None:

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
+from queue_middleware.observability.otel import names
 from tests.support.queue_client import eventually
 
 
@@ -70,6 +71,12 @@ class Metrics:
         return [
             point for scope in scopes for metric in scope.metrics if metric.name == name for point in metric.data.data_points
         ]
+
+
+def documented_names() -> set[str]:
+    """All names and values of `names`, those of gauges included."""
+    texts = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
+    return texts | {name for name, _ in names.GAUGES.values()} | set(names.LABELS.values())
 
 
 def id_of(span: ReadableSpan) -> tuple[int, int]:

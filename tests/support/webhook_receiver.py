@@ -38,12 +38,13 @@ class Webhook:
 class Receiver:
     """What arrived so far, by request id, in order.
 
-    `respond` returns the status of the response, which is sent after `pause` seconds.
+    `respond` returns the status of the response, which is sent after `pause` seconds. With `permits`, each response takes one.
     """
 
     url: str
     respond: Callable[[Webhook], int]
     pause: float = 0.0
+    permits: asyncio.Semaphore | None = None
     arrived: dict[str, list[Webhook]] = field(default_factory=dict)
 
     def webhooks_for(self, request_id: str) -> list[Webhook]:
@@ -58,6 +59,8 @@ class Receiver:
                 webhook = Webhook(request.target, request.headers, request.body)
                 self.arrived.setdefault(webhook.request_id, []).append(webhook)
                 await asyncio.sleep(self.pause)
+                if self.permits is not None:
+                    await self.permits.acquire()
                 headers = [("content-length", "0"), ("connection", "close")]
                 response = h11.Response(status_code=self.respond(webhook), headers=headers)
                 writer.write((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))

@@ -23,8 +23,8 @@ _BROKEN_PIPE = 141
 """As a shell reports a program that SIGPIPE has ended."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _CODES: tuple[tuple[type[QueueError], Exit], ...] = (
-    (BadRequest, Exit.NOT_UNDERSTOOD),
     (NotKept, Exit.REFUSED),  # before its base class: the request exists
+    (BadRequest, Exit.NOT_UNDERSTOOD),
     (UnknownRequest, Exit.NOTHING_MATCHED),
     (StoreError, Exit.UNREACHABLE),
     (Unavailable, Exit.UNREACHABLE),
@@ -45,7 +45,7 @@ def report(error: BaseException) -> int:
         return Exit.REFUSED
     if not isinstance(error, (QueueError, CommandError)):
         raise error
-    print(printable(f"queue-middleware: {error.detail}"), file=sys.stderr)
+    print(printable(f"queue-middleware: {error.detail}"), file=sys.stderr)  # a service may have chosen it
     return code_of(error)
 
 

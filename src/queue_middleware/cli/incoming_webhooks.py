@@ -16,6 +16,7 @@ from queue_middleware.jobs.struct import Struct
 from .loopback_server import Received, Reply
 from .webhook_check import Check, Mark, WebhookChecker
 
+_LONGEST_KIND = 80
 _KNOWN = 10_000
 """Webhooks of which the number of attempts is remembered."""
 _FORWARD_TIMEOUT = 60.0
@@ -132,7 +133,7 @@ def _arrival(received: Received, check: Check, attempt: int, webhook_id: str, no
         at=int(now * 1000),
         request_id=request_id,
         webhook_id=webhook_id,
-        kind=_kind(received.body),
+        kind=_kind(received.body)[:_LONGEST_KIND].encode("utf-8", "replace").decode(),
         attempt=attempt,
         status=status,
         note=note,
@@ -154,9 +155,12 @@ def _header(received: Received, wanted: str) -> str:
 
 
 def _kind(body: bytes) -> str:
-    """What the body reports, e.g. `completed`, `failed`, `started`, `progress 40 % refine`; `webhook` for other senders."""
+    """What the body reports, e.g. `completed`, `failed`, `started`, `progress 40 % refine`; `webhook` for other senders.
+
+    The body may be that of any sender.
+    """
     try:
-        content = json.loads(body)
+        content = json.loads(body, parse_int=float)  # a fraction may have hundreds of digits
     except (ValueError, RecursionError):
         return "not JSON"
     if not isinstance(content, dict):

@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
-import json
-import sys
 import time
 from typing import Any
-
-import msgspec
 
 from queue_middleware.errors import SettingsError
 from queue_middleware.secret_file import reason_of
@@ -20,7 +16,7 @@ from .flags import seconds, set_command
 from .incoming_webhooks import Arrival, IncomingWebhooks, Plan
 from .known_keys import add_key_arguments, checker_of
 from .loopback_server import LoopbackServer
-from .output import Terminal, printable, printable_json
+from .output import Terminal, printable
 from .service import http_url
 from .trigger_key import key_set_of, trigger_key
 
@@ -65,6 +61,8 @@ def listen(chosen: argparse.Namespace, terminal: Terminal) -> int:
     incoming = IncomingWebhooks(checker_of(chosen, terminal.clock), plan, key_set, view.show, terminal.clock)
     try:
         asyncio.run(_serve(incoming, chosen, view))
+    except BrokenPipeError:  # that of standard output
+        raise
     except OSError as error:
         raise CommandError(f"cannot listen on {chosen.host} port {chosen.port}: {reason_of(error)}") from error
     view.close()
@@ -89,7 +87,8 @@ class _View:
     def open(self, host: str, port: int) -> None:
         """The server listens."""
         address = f"[{host}]" if ":" in host else host
-        self._terminal.note(f'listening on http://{address}:{port}/   (the service needs outbound_allow="{host}")')
+        allowed = " with an address of this machine" if host in ("0.0.0.0", "::") else f'="{host}"'  # noqa: S104 - as given
+        self._terminal.note(f"listening on http://{address}:{port}/   (the service needs outbound_allow{allowed})")
         if not _is_loopback(host):
             self._terminal.note("other machines can reach this address; valid webhooks are accepted from all of them")
 
@@ -100,10 +99,10 @@ class _View:
         if arrival.valid:
             self._requests.add(arrival.request_id)
         if self._terminal.json:
-            print(printable_json(json.dumps(msgspec.to_builtins(arrival), ensure_ascii=False)), flush=True)
-            return
-        self._print(arrival)
-        sys.stdout.flush()
+            self._terminal.print_json(arrival, indent=None)
+        else:
+            self._print(arrival)
+        self._terminal.flush()
 
     def close(self) -> None:
         """The server has ended."""

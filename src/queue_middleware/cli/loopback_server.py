@@ -16,7 +16,7 @@ _READ_TIMEOUT = 30.0
 """Seconds for which a client may take to send a request."""
 _GRACE = 5.0
 """Seconds that responses get after the signal to end; a second signal ends them at once."""
-_HEADERS = (("connection", "close"),)
+_CLOSE = (b"connection", b"close")
 
 
 class Received(NamedTuple):
@@ -48,6 +48,8 @@ class LoopbackServer:
         self._connections: dict[asyncio.Task[None], bool] = {}
         """Whether each connection has sent its request; the others need not be waited for."""
         self._signals = 0
+        self._error: Exception | None = None
+        """That of `handler`, which ends the server."""
 
     def stop(self) -> None:
         """Accept no more connections; `run` returns when the responses are sent. The second call ends them at once."""
@@ -58,7 +60,10 @@ class LoopbackServer:
                 task.cancel()
 
     async def run(self, host: str, port: int, ready: Callable[[int], None]) -> None:
-        """Listen and serve. `ready` is called with the port, which the system chooses for port 0. Raises `OSError`."""
+        """Listen and serve. `ready` is called with the port, which the system chooses for port 0.
+
+        Raises `OSError`, and any error of `handler`.
+        """
         server = await asyncio.start_server(self._accept, host, port, limit=2**18)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -71,6 +76,8 @@ class LoopbackServer:
             await self._drain()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
+        if self._error is not None:
+            raise self._error
 
     async def _drain(self) -> None:
         if self._connections:
@@ -78,6 +85,15 @@ class LoopbackServer:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    async def _respond(self, received: Received) -> Reply:
+        try:
+            reply = await self._handler(received)
+        except Exception as error:  # of the command, e.g. because its standard output is closed; the sender is not at fault
+            self._error = self._error or error
+            self.stop()
+            return Reply(500)
+        return Reply(reply.status) if received.method == "HEAD" else reply
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
@@ -91,7 +107,7 @@ class LoopbackServer:
                 async with asyncio.timeout(_READ_TIMEOUT):
                     received = await _read(connection, reader)
                     self._connections[asyncio.current_task()] = True  # type: ignore[index]  # a task runs this
-                reply = Reply(413, b"too large") if received is None else await self._handler(received)
+                reply = Reply(413, b"too large") if received is None else await self._respond(received)
             except h11.RemoteProtocolError as error:
                 reply = Reply(error.error_status_hint, b"not a valid request")
             writer.write(_serialize(connection, reply))
@@ -132,7 +148,7 @@ def _serialize(connection: h11.Connection, reply: Reply) -> bytes:
     """The whole response. A request that is not valid needs a new state machine, because that one has failed."""
     if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
         connection = h11.Connection(h11.SERVER)
-    headers = [*_HEADERS, ("content-length", str(len(reply.body))), ("content-type", reply.content_type)]
+    headers = [_CLOSE, (b"content-length", b"%d" % len(reply.body)), (b"content-type", reply.content_type.encode())]
     pieces = [connection.send(h11.Response(status_code=reply.status, headers=headers))]
     if reply.body:
         pieces.append(connection.send(h11.Data(data=reply.body)))

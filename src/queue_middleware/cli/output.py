@@ -39,13 +39,13 @@ class Terminal:
         """Print a line of data."""
         print(text)
 
-    def print_json(self, document: Any) -> None:
-        """Print one JSON document: a `msgspec.Struct`, or what JSON can represent."""
+    def print_json(self, document: Any, indent: int | None = 2) -> None:
+        """Print one JSON document: a `msgspec.Struct`, or what JSON can represent. Without `indent` on one line."""
         import json  # only for `--json`
 
         from msgspec import to_builtins
 
-        print(printable_json(json.dumps(to_builtins(document, str_keys=True), indent=2, ensure_ascii=False)))
+        print(printable_json(json.dumps(to_builtins(document, str_keys=True), indent=indent, ensure_ascii=False)))
 
     def print_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table. A column whose name begins with `>` is aligned to the right."""

@@ -29,6 +29,8 @@ class ProcessRow(Struct, frozen=True):
     """Occupied slots."""
     stuck: int
     """Attempts that were ended and whose code still runs."""
+    streams: int
+    """Open status streams."""
     started_at: str
     seen_at: str
     """When it last reported."""
@@ -49,7 +51,7 @@ def _list(chosen: argparse.Namespace, terminal: Terminal) -> int:
         terminal.print_json([process_row(one) for one in found])
     elif found:
         terminal.print_table(
-            ("PROCESS", "HOST", ">PID", "VERSION", ">RUNNING", ">STUCK", "STARTED", "REPORTED"),
+            ("PROCESS", "HOST", ">PID", "VERSION", ">RUNNING", ">STUCK", ">STREAMS", "STARTED", "REPORTED"),
             [_cells(one, terminal) for one in found],
         )
     else:
@@ -72,6 +74,7 @@ def process_row(process: ProcessRecord) -> ProcessRow:
         process.concurrency,
         process.running,
         process.stuck,
+        process.streams,
         timestamp(process.started_at),
         timestamp(process.seen_at),
     )
@@ -85,6 +88,7 @@ def _cells(process: ProcessRecord, terminal: Terminal) -> tuple[str, ...]:
         process.version,
         f"{process.running} of {process.concurrency}",
         str(process.stuck),
+        str(process.streams),
         terminal.since(process.started_at),
         terminal.since(process.seen_at),
     )

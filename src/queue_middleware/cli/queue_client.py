@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from queue_middleware.backoff import exponential
+from queue_middleware.jobs.ids import is_request_id
 
 from .exit_codes import CommandError, NothingMatched, NotUnderstood, Unreachable
 from .service import shown_url, user_agent
@@ -89,7 +90,7 @@ class QueueClient:
         if response.status_code != 200:
             raise self._refusal(response)
         request_id = _json(response).get("request_id")
-        if not isinstance(request_id, str):
+        if not isinstance(request_id, str) or not is_request_id(request_id):
             raise CommandError(f"{self._shown_url} is not a queue: the URL is that of its routes, e.g. https://…/fal/queue")
         return request_id, response.headers.get("idempotency-replayed") == "true"
 
@@ -146,7 +147,7 @@ class QueueClient:
             for line in response.iter_lines():
                 name, _, value = line.partition(": ")
                 if name == "data":
-                    event = json.loads(value)
+                    event = _parse_event(value)
                 elif name == "id":
                     position.last_id = value
                 elif not line and event:
@@ -185,10 +186,21 @@ def _target(url: str, submission: Submission) -> str:
     return f"{url}/submit{path}" + (("&" if "?" in path else "?") + added if added else "")
 
 
+def _parse_event(text: str) -> Event:
+    """Raises `ValueError` for what is not a status."""
+    try:
+        event = json.loads(text)
+    except RecursionError:
+        event = None
+    if not isinstance(event, dict):
+        raise ValueError("the status stream contains something else")
+    return event
+
+
 def _json(response: httpx.Response) -> dict[str, Any]:
     try:
         content = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -121,7 +121,7 @@ def _probe(chosen: argparse.Namespace, terminal: Terminal) -> None:
 
 async def _send(chosen: argparse.Namespace) -> Probes:
     async with acting(chosen) as stores, counting(chosen, stores) as counts:
-        admin = WebhookAdmin(stores.webhooks, counts.emit, stores.operations.record)
+        admin = WebhookAdmin(stores.webhooks, counts.emit)
         probes = await admin.probe(chosen.host, operator_of(chosen))
     if not probes:
         raise NothingMatched(f"no circuit of {chosen.host} is open, or it has no pending webhooks")

@@ -42,11 +42,13 @@ def parse_recording(content: bytes) -> list[RecordedRequest]:
 
 def _parse_dump(content: bytes) -> RecordedRequest:
     """Line breaks of the head may be CR LF or LF; the body begins after the first empty line."""
-    head, body = _split_head(content)
-    lines = head.splitlines()
-    first = _FIRST_LINE.fullmatch(lines[0]) if lines else None
-    if first and (first["status"] or b"").startswith(b"1"):  # curl shows the response that comes before the final one
-        return _parse_dump(body)
+    is_interim = True
+    while is_interim:  # curl shows the responses that come before the final one
+        head, body = _split_head(content)
+        lines = head.splitlines()
+        first = _FIRST_LINE.fullmatch(lines[0]) if lines else None
+        is_interim = first is not None and (first["status"] or b"").startswith(b"1")
+        content = body
     headers = []
     for line in lines[1:] if first else lines:
         if not (match := _HEADER.fullmatch(line)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import sys
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 
 from queue_middleware.secret_file import reason_of
 
 from .exit_codes import CommandError
+from .output import printable
 
 _TEXT = re.compile(r"(text/.*|application/(.*\+)?(json|xml|javascript|yaml))\s*(;.*)?", re.IGNORECASE)
 
@@ -34,15 +35,24 @@ def write_response(response: httpx.Response, path: str | None, *, in_document: b
     if in_document:
         body = response.read()
         return Written(response.status_code, len(body), content=_parsed(response))
-    if sys.stdout.isatty() and not _TEXT.fullmatch(response.headers.get("content-type", "text/plain")):
-        kind = response.headers["content-type"]
-        raise CommandError(f"the response is {kind}, which a terminal cannot show; name a file with --output")
-    total = 0
-    for chunk in response.iter_bytes():
-        sys.stdout.buffer.write(chunk)
-        total += len(chunk)
+    write = _show if sys.stdout.isatty() else _write_bytes
+    size = write(response)
     sys.stdout.flush()
-    return Written(response.status_code, total)
+    return Written(response.status_code, size)
+
+
+def _show(response: httpx.Response) -> int:
+    """Print text on a terminal, without characters that control it: other clients may have chosen a part of the text."""
+    kind = response.headers.get("content-type", "text/plain")
+    if not _TEXT.fullmatch(kind):
+        raise CommandError(f"the response is {kind}, which a terminal cannot show; name a file with --output")
+    for line in response.iter_lines():
+        print(printable(line.expandtabs()))
+    return response.num_bytes_downloaded
+
+
+def _write_bytes(response: httpx.Response) -> int:
+    return sum(sys.stdout.buffer.write(chunk) for chunk in response.iter_bytes())
 
 
 def _write_file(response: httpx.Response, path: Path) -> int:
@@ -63,6 +73,6 @@ def _write_file(response: httpx.Response, path: Path) -> int:
 
 def _parsed(response: httpx.Response) -> Any:
     try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError):
+        return msgspec.json.decode(response.content)  # `json` accepts NaN and half of a surrogate pair, which are not JSON
+    except (msgspec.DecodeError, RecursionError):
         return response.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -77,8 +78,8 @@ def trigger(chosen: argparse.Namespace, terminal: Terminal) -> int:
         sys.stdout.buffer.write(_as_text(message))
         sys.stdout.flush()
         return Exit.DONE
-    response = _send(http_url(chosen.to, "--to"), message, chosen.timeout)
-    _print(response, sample, message, terminal)
+    response, body = _send(http_url(chosen.to, "--to"), message, chosen.timeout)
+    _print(response, body, sample, message, terminal)
     return Exit.DONE if response.is_success else Exit.REQUEST_FAILED
 
 
@@ -91,17 +92,25 @@ def _sample(chosen: argparse.Namespace, terminal: Terminal) -> Sample:
     return Sample(chosen.kind, chosen.request or new_request_id(terminal.clock()), data, chosen.status)
 
 
-def _send(url: str, message: SampleMessage, timeout: float) -> httpx.Response:
-    """POST it, like the service: without redirects, and without proxies of the environment."""
+def _send(url: str, message: SampleMessage, timeout: float) -> tuple[httpx.Response, str]:
+    """POST it, like the service: without redirects, and without proxies of the environment. The text begins the body."""
+    deadline, text = monotonic() + timeout, ""
+    headers = list(message.headers)
     try:
-        with httpx.Client(trust_env=False, timeout=timeout) as client:
-            return client.post(url, content=message.body, headers=list(message.headers))
+        with (
+            httpx.Client(trust_env=False, timeout=timeout) as client,
+            client.stream("POST", url, content=message.body, headers=headers) as response,
+        ):
+            for part in response.iter_text():
+                text += part
+                if len(text) >= _LONGEST_SHOWN or monotonic() >= deadline:
+                    break
     except httpx.HTTPError as error:
         raise Unreachable(f"the receiver cannot be reached: {error or type(error).__name__}") from None
+    return response, text[:_LONGEST_SHOWN]
 
 
-def _print(response: httpx.Response, sample: Sample, message: SampleMessage, terminal: Terminal) -> None:
-    body = response.text[:_LONGEST_SHOWN]
+def _print(response: httpx.Response, body: str, sample: Sample, message: SampleMessage, terminal: Terminal) -> None:
     if terminal.json:
         terminal.print_json(Delivery(sample.request_id, message.webhook_id, response.status_code, body))
         return

@@ -244,14 +244,14 @@ def _redeliver(chosen: argparse.Namespace, terminal: Terminal) -> None:
 async def _redeliver_all(chosen: argparse.Namespace, terminal: Terminal, criteria: DeliveryFilter) -> Redelivery:
     named = [make_filter(delivery_id=one) for one in chosen.ids]
     async with reading(chosen) as stores:
-        admin = WebhookAdmin(stores.webhooks, lambda event: None, stores.operations.record)
+        admin = WebhookAdmin(stores.webhooks, lambda event: None)
         selected = await _select(admin, named or [criteria])
     total = sum(map(len, selected))
     if not approve(chosen, terminal, total, "delivered again", "webhook", is_named=bool(named)):
         return Redelivery(total, 0)
     operator = operator_of(chosen)
     async with acting(chosen) as queue, counting(chosen, queue) as counts:
-        admin = WebhookAdmin(queue.webhooks, counts.emit, queue.operations.record)
+        admin = WebhookAdmin(queue.webhooks, counts.emit)
         if named:
             done = sum([await admin.redeliver(one, operator) for one in named])
         else:

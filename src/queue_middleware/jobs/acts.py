@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from queue_middleware.errors import BadRequest
+from queue_middleware.errors import BadRequest, QueueError
 
 from .models import Headers, NewJob
 from .struct import Struct
@@ -28,6 +28,8 @@ class ActReport(Struct, frozen=True):
     """How many were not, by the reason: the name of an error such as `NotKept`, or `changed` for another state meanwhile."""
     copies: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The id of each request that was copied, and that of its copy."""
+    ended_by: QueueError | None = None
+    """The error of the database that ended the act before all requests were reached. They are in `left_out`, under its name."""
 
 
 class Changes(Struct, frozen=True):

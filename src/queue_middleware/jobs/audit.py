@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeGuard
 
 from queue_middleware.errors import BadRequest
 
@@ -18,9 +19,14 @@ _LONGEST_OPERATOR = 256
 """Characters."""
 
 
+def is_operator(name: object) -> TypeGuard[str]:
+    """Whether an act can be recorded under this name: it is printable and has 1 to 256 characters."""
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_OPERATOR
+
+
 def checked_operator(name: object) -> str:
-    """The name under which an act is recorded. Raises `BadRequest` unless it is printable and has 1 to 256 characters."""
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_OPERATOR:
+    """The name under which an act is recorded. Raises `BadRequest` unless `is_operator`."""
+    if not is_operator(name):
         raise BadRequest("the operator of an act is a name of 1 to 256 printable characters")
     return name
 

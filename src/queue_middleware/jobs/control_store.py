@@ -49,4 +49,4 @@ class ControlStore(Protocol):
         """What operators have done, the newest first; only records with an id below `before`."""
 
     async def record(self, operator: str, action: Action, target: str, count: int) -> None:
-        """Record an act that another port has carried out."""
+        """Record an act that consists of several, e.g. of the submissions of an import."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from .struct import Struct
 
 
-class SlotUse(Struct, frozen=True):
-    """How many slots of a process are in use."""
+class Usage(Struct, frozen=True):
+    """What a process is busy with."""
 
     running: int
     """Occupied slots."""
     stuck: int
     """Attempts that were ended and whose code still runs, in a slot or without one."""
+    streams: int = 0
+    """Open status streams."""
 
 
 class ProcessRecord(Struct, frozen=True):
@@ -32,3 +34,5 @@ class ProcessRecord(Struct, frozen=True):
     """Occupied slots."""
     stuck: int
     """Attempts that were ended and whose code still runs, in a slot or without one."""
+    streams: int
+    """Open status streams."""

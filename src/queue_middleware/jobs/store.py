@@ -32,7 +32,8 @@ from .models import (
     SubmitResult,
 )
 from .outcomes import LossReason
-from .processes import SlotUse
+from .processes import Usage
+from .rescues import GivenUpDelivery
 
 T = TypeVar("T")
 OnResult = Callable[[T | QueueError], None]
@@ -172,18 +173,18 @@ class JobStore(Protocol):
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """All jobs that this process runs: key and token → whether the job is to be cancelled."""
 
-    def renew(self, tokens: Collection[int], slots: SlotUse | None = None) -> int:
+    def renew(self, tokens: Collection[int], usage: Usage | None = None) -> int:
         """Extend the leases of these jobs, deliveries and polls of this process; returns how many it still holds.
 
         Call it four times per lease, also without tokens: this shows a process that the database is reachable
-        (`leases.DatabaseUptime`). The list of processes shows `slots` (`OperatorStore.register`). If fewer leases are held than
+        (`leases.DatabaseUptime`). The list of processes shows `usage` (`ControlStore.register`). If fewer leases are held than
         were named, listeners to `Topic.CANCEL` are notified. Blocking; called from a dedicated thread.
         """
 
     # --- for maintenance
 
-    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
-        """Take over the jobs, deliveries and polls of lost processes.
+    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob | GivenUpDelivery]:
+        """Take over the jobs, deliveries and polls of lost processes. Returns the jobs, and the deliveries that are given up.
 
         `running` are the tokens that this process works on; their leases are renewed first, in the same transaction.
         `leases.IS_LOST` decides what counts as lost.

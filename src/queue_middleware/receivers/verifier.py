@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import httpx
@@ -166,8 +167,8 @@ class WebhookVerifier:
 
     def _error(self) -> VerificationError:
         if self._url and not self._jwks.is_fresh(self._clock()):
-            return KeysUnavailable(f"cannot fetch the key set from {self._url}: {self._jwks.last_error}")
-        known = [f"the keys of {self._url}"] * bool(self._url) + ["the secrets"] * bool(self._secrets)
+            return KeysUnavailable(f"cannot fetch the key set from {_shown(self._url)}: {self._jwks.last_error}")
+        known = [f"the keys of {_shown(self._url)}"] * bool(self._url) + ["the secrets"] * bool(self._secrets)
         return VerificationError(f"the signature is by none of {' or '.join(known)}, or the webhook was changed in transit")
 
     # --- fetching
@@ -200,6 +201,12 @@ class WebhookVerifier:
             self._jwks.record_failure(f"the response has status {response.status_code}", self._clock())
         else:
             self._jwks.update(response.content, self._clock())
+
+
+def _shown(url: str) -> str:
+    """The URL without password and query, because receivers put the reason of a refusal into their response."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _parsers(*, has_key_set: bool, has_user_id: bool) -> tuple[Parser, ...]:

@@ -18,7 +18,7 @@ from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.observability.emitter import Emitter
 from queue_middleware.observability.event_log import LoggingObserver
 from queue_middleware.observability.metrics.meter import Meter
-from queue_middleware.observability.otel import instrumentations_of
+from queue_middleware.observability.otel import gauges_of, instrumentations_of
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.callback_auth import CallbackVerifier
@@ -170,6 +170,8 @@ class Lifecycle:
                 self.meter,
                 self._clock,
             )
+            stores = supervisor.stores
+            stack.enter_context(gauges_of(stores.metrics, stores.location.name, VERSION))
 
             def started() -> None:
                 self._running = supervisor

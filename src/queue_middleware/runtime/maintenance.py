@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
 
+from msgspec.structs import astuple
+
 from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import QueueError
-from queue_middleware.events import Emit, Event, Finished, Operated, OperatorWarning, Rescued
+from queue_middleware.events import DeliveryDead, Emit, Event, Finished, Operated, OperatorWarning, Rescued
 from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.jobs.audit import QUEUE, Action
 from queue_middleware.jobs.control_store import ControlStore
 from queue_middleware.jobs.outcomes import OVERDUE, WAIT_TIMED_OUT
-from queue_middleware.jobs.processes import SlotUse
+from queue_middleware.jobs.processes import Usage
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.tasks.store import TaskStore
 
@@ -125,8 +128,11 @@ class Maintenance:
         self._reported_warnings = set(warnings)
 
     async def rescue(self) -> None:
-        """Take over the jobs of processes that died or whose lease ran out."""
+        """Take over the work of processes that died or whose lease ran out."""
         for rescue in await self._store.rescue(running=self._running()):
+            if isinstance(rescue, GivenUpDelivery):
+                self._emit(DeliveryDead(*astuple(rescue)))
+                continue
             self._emit(Rescued(rescue.request_id, rescue.state, rescue.route))
             if rescue.outcome is not None:
                 self._emit(Finished.of(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
@@ -160,9 +166,9 @@ class Maintenance:
 class LeaseRenewer:
     """Renews leases from a thread, from `start` to `stop`: a handler that blocks the event loop must not lose its job.
 
-    `held` returns the tokens to renew, and `slots` the slots in use, which the list of processes shows; both are called in the
-    thread. Only these leases are renewed: a job that was claimed and then forgotten by a defect is rescued after one lease.
-    The thread also runs when there is nothing to renew; `leases.DatabaseUptime` explains why.
+    `held` returns the tokens to renew, and `usage` what the process is busy with, which the list of processes shows; both are
+    called in the thread. Only these leases are renewed: a job that was claimed and then forgotten by a defect is rescued after
+    one lease. The thread also runs when there is nothing to renew; `leases.DatabaseUptime` explains why.
     """
 
     def __init__(
@@ -171,14 +177,14 @@ class LeaseRenewer:
         lease: float,
         emit: Emit,
         held: Callable[[], Collection[int]],
-        slots: Callable[[], SlotUse | None] = lambda: None,
+        usage: Callable[[], Usage | None] = lambda: None,
     ) -> None:
         """`lease` in seconds."""
         self._store = store
         self._lease = lease
         self._emit = emit
         self._held = held
-        self._slots = slots
+        self._usage = usage
         self._quit = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="queue-leases", daemon=True)
@@ -196,7 +202,7 @@ class LeaseRenewer:
         pause, errors = self._lease / _RENEWALS_PER_LEASE, ErrorStreak("leases", self._emit_from_thread)
         while not self._quit.wait(pause) and not self._loop.is_closed():
             try:
-                self._store.renew(self._held(), self._slots())
+                self._store.renew(self._held(), self._usage())
             except Exception as error:
                 pause = self._lease / _RETRIES_PER_LEASE
                 errors.met(error, pause)

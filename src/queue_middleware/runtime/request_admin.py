@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from types import TracebackType
 
 from msgspec import to_builtins
 from msgspec.json import encode
@@ -79,16 +80,16 @@ class RequestAdmin:
     async def cancel_selected(self, wanted: JobFilter, operator: str, expect: int | None) -> ActReport:
         """Cancel those of the selected requests that have not ended. Raises `SelectionDiffers`, `BadRequest`."""
         operator, target = checked_operator(operator), _target_of(wanted)
-        selected = await self._selected(wanted, _OPEN, expect)
-        done = 0
-        for batch in _batches(selected):
-            states = await self._operations.cancel_many([one.job.key for one in batch], operator, target)
-            done += len(states)
-            if is_observed(self._emit, Finished):
-                for one in batch:
-                    if states.get(one.job.key) is JobState.CANCELLED:
-                        self._emit(Finished.of(one.job.request_id, 0, CANCELLED, 0.0))
-        return self._report(operator, Action.CANCEL, target, selected, done)
+        act = _Act(await self._selected(wanted, _OPEN, expect))
+        with act:
+            for batch in act.batches():
+                states = await self._operations.cancel_many([one.job.key for one in batch], operator, target)
+                act.done += len(states)
+                if is_observed(self._emit, Finished):
+                    for one in batch:
+                        if states.get(one.job.key) is JobState.CANCELLED:
+                            self._emit(Finished.of(one.job.request_id, 0, CANCELLED, 0.0))
+        return self._report(operator, Action.CANCEL, target, act)
 
     # --- starting early
 
@@ -103,11 +104,11 @@ class RequestAdmin:
     async def run_selected_now(self, wanted: JobFilter, operator: str, expect: int | None) -> ActReport:
         """Make those of the selected requests that are delayed due now. Raises `SelectionDiffers`, `BadRequest`."""
         operator, target = checked_operator(operator), _target_of(wanted)
-        selected = await self._selected(wanted, _DELAYED, expect)
-        done = 0
-        for batch in _batches(selected):
-            done += len(await self._operations.run_now([one.job.key for one in batch], operator, target))
-        return self._report(operator, Action.RUN_NOW, target, selected, done)
+        act = _Act(await self._selected(wanted, _DELAYED, expect))
+        with act:
+            for batch in act.batches():
+                act.done += len(await self._operations.run_now([one.job.key for one in batch], operator, target))
+        return self._report(operator, Action.RUN_NOW, target, act)
 
     # --- submitting again
 
@@ -128,19 +129,17 @@ class RequestAdmin:
     async def replay_selected(self, wanted: JobFilter, operator: str, expect: int | None) -> ActReport:
         """Submit copies of those of the selected requests that have ended. Raises `SelectionDiffers`, `BadRequest`."""
         operator, target = checked_operator(operator), _target_of(wanted)
-        selected = await self._selected(wanted, FINAL, expect)
-        left_out: Counter[str] = Counter()
-        copies: dict[str, str] = {}
-        async for batch in self._kept(selected, left_out):
-            results = await self._copy(batch, operator, target)
-            for (request_id, _), result in zip(batch, results, strict=True):
-                if isinstance(result, QueueError):
-                    left_out[type(result).__name__] += 1
-                else:
-                    copies[request_id] = result
-        if copies:
-            self._emit(Operated(operator, Action.REPLAY, target, len(copies)))
-        return ActReport(len(selected), len(copies), dict(left_out), copies)
+        act = _Act(await self._selected(wanted, FINAL, expect))
+        with act:
+            async for batch in self._kept(act.selected, act.left_out):
+                results = await self._copy(batch, operator, target)
+                for (request_id, _), result in zip(batch, results, strict=True):
+                    if isinstance(result, QueueError):
+                        act.left_out[type(result).__name__] += 1
+                    else:
+                        act.copies[request_id] = result
+                        act.done += 1
+        return self._report(operator, Action.REPLAY, target, act)
 
     async def _kept(self, selected: Sequence[ListedJob], left_out: Counter[str]) -> AsyncIterator[list[tuple[str, NewJob]]]:
         """The stored requests of these jobs in batches, the oldest first, so that the copies keep the order."""
@@ -194,15 +193,44 @@ class RequestAdmin:
             raise SelectionDiffers(f"the selection has {len(selected)} requests, not {expect}; nothing was changed")
         return selected
 
-    def _report(self, operator: str, action: Action, target: str, selected: Sequence[ListedJob], done: int) -> ActReport:
-        if done:
-            self._emit(Operated(operator, action, target, done))
-        changed = len(selected) - done
-        return ActReport(len(selected), done, {"changed": changed} if changed else {})
+    def _report(self, operator: str, action: Action, target: str, act: _Act) -> ActReport:
+        if act.done:
+            self._emit(Operated(operator, action, target, act.done))
+        return act.report()
 
 
-def _batches(selected: Sequence[ListedJob]) -> list[Sequence[ListedJob]]:
-    return [selected[start : start + _BATCH] for start in range(0, len(selected), _BATCH)]
+class _Act:
+    """An act on selected requests. As a context it ends at an error of the database, which is raised if nothing was done.
+
+    If something was done, a report has to name it: the operator would repeat the whole act, and submit the same copies twice.
+    """
+
+    def __init__(self, selected: Sequence[ListedJob]) -> None:
+        self.selected = selected
+        self.done = 0
+        self.left_out: Counter[str] = Counter()
+        self.copies: dict[str, str] = {}
+        self._ended_by: QueueError | None = None
+
+    def batches(self) -> Iterator[Sequence[ListedJob]]:
+        """The selected requests, as many as are changed with one call of the store."""
+        return (self.selected[start : start + _BATCH] for start in range(0, len(self.selected), _BATCH))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if not self.done or not isinstance(error, QueueError):
+            return False
+        self._ended_by = error
+        return True
+
+    def report(self) -> ActReport:
+        """What became of all selected requests."""
+        left_out = self.left_out.copy()
+        if rest := len(self.selected) - self.done - left_out.total():
+            left_out["changed" if self._ended_by is None else type(self._ended_by).__name__] += rest
+        return ActReport(len(self.selected), self.done, dict(left_out), self.copies, self._ended_by)
 
 
 def _target_of(wanted: JobFilter) -> str:

@@ -53,16 +53,18 @@ class Runtime(Lifecycle):
             raise TooLarge(f"the body has {len(body)} bytes; at most {self.settings.max_request_body} are accepted")
         return Changes(body, headers or {}, self.check_webhook(webhook) if isinstance(webhook, str) else webhook)
 
-    def submit(self, new: NewJob, caller: Headers | None = None) -> Awaitable[Submission]:
+    def submit(self, new: NewJob, caller: Headers | None = None, *, status: int = 200) -> Awaitable[Submission]:
         """Store a job, and claim it in the same transaction if a slot is free and no job is queued. Raises as the store does.
 
-        `caller` has the headers of the HTTP request that submits; None if they are those of `new.request`. Send the response
-        inside `with submission:`; a claimed job starts after it, even if the caller is cancelled before.
+        `caller` has the headers of the HTTP request that submits; None if they are those of `new.request`. `status` is that of
+        the response if the job is stored. Send the response inside `with submission:`; a claimed job starts after it, even if
+        the caller is cancelled before.
         """
         instruments = self.services.instruments
         if instruments is None:
             return self._submit(new)
-        return self._submit_inside(instruments, SubmissionWork(new, new.request.headers if caller is None else caller))
+        work = SubmissionWork(new, new.request.headers if caller is None else caller, status)
+        return self._submit_inside(instruments, work)
 
     async def _submit_inside(self, instruments: Instruments, work: SubmissionWork) -> Submission:
         with instruments.submission(work):

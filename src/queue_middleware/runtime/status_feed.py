@@ -164,6 +164,8 @@ class StatusFeed:
         self._followed: dict[str, _Followed] = {}
         self._states_only = 0
         """The number of subscriptions to states only."""
+        self.streams = 0
+        """The number of other subscriptions, which are those of status streams. May be read from another thread."""
         self._changed = asyncio.Event()
         self._changes = 0
         self._unsubscribe: Callable[[], None] | None = None
@@ -211,6 +213,7 @@ class StatusFeed:
         subscription = Subscription(followed, lines=lines, states_only=states_only)
         followed.add(subscription)
         self._states_only += states_only
+        self.streams += not states_only
         # Subscribed before reading, so that no commit after the read is missed.
         if self._unsubscribe is None:
             self._unsubscribe = self._store.subscribe(Topic.STATUS, self._on_change)
@@ -227,6 +230,7 @@ class StatusFeed:
         finally:
             followed.discard(subscription)
             self._states_only -= states_only
+            self.streams -= not states_only
             if not followed.subscriptions:
                 del self._followed[name]
             if not self._followed:

@@ -17,6 +17,7 @@ from queue_middleware.background import DRAIN_TIMEOUT, run_in_thread
 from queue_middleware.errors import OutboundShortage, QueueError
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from queue_middleware.instrumentation import Instrumentation, Instruments
+from queue_middleware.jobs.processes import Usage
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.observability.instrumentation import combine
 from queue_middleware.observability.metrics.meter import Meter
@@ -138,7 +139,7 @@ class Supervisor:
             app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock, instruments=instruments, meter=meter
         )
         self.callbacks = CallbackHandler(tasks, outside.callback_verifier, emit, instruments)
-        self.webhook_admin = WebhookAdmin(webhooks, emit, stores.operations.record)
+        self.webhook_admin = WebhookAdmin(webhooks, emit)
         self.request_admin = RequestAdmin(jobs, stores.operations, secret_ids, emit, None if meter is None else meter.submitted)
         self.control = QueueControl(stores.operations, emit, clock)
         self.status_feed = StatusFeed(jobs, emit)
@@ -163,11 +164,14 @@ class Supervisor:
 
     def _start_outside_loop(self, stack: AsyncExitStack) -> None:
         """Start what works outside the event loop: renewing leases, and capturing log records."""
-        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens, self.worker.slot_use)
+        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens, self._usage)
         stack.push_async_callback(renewer.stop)
         renewer.start()
         if self._settings.capture_logs and self._settings.max_logs:
             stack.enter_context(LogCapture(self.stores.jobs, asyncio.get_running_loop()))
+
+    def _usage(self) -> Usage:
+        return self.worker.usage().replace(streams=self.status_feed.streams)
 
     def _tokens(self) -> list[int]:
         return self.worker.tokens() + self._dispatcher.tokens() + self._poller.tokens()

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from queue_middleware.errors import Unauthorized, UnknownRoute
-from queue_middleware.jobs.audit import checked_operator
+from queue_middleware.jobs.audit import is_operator
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.secret_parsers import Admins
 
@@ -85,5 +85,6 @@ def _checked(found: object) -> Admin:
     admin = Admin(found) if isinstance(found, str) else found
     if not isinstance(admin, Admin) or admin.level not in ("read", "operate"):
         raise TypeError(f"admin returned {type(found).__name__}; it returns a name, an Admin, or None")
-    checked_operator(admin.name)
+    if not is_operator(admin.name):
+        raise TypeError("admin returned a name that cannot be recorded; a name has 1 to 256 printable characters")
     return admin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterable, AsyncIterator, Collection
 from datetime import datetime
 
 from msgspec import to_builtins
@@ -19,8 +19,6 @@ from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, FlowRecord,
 from .store import WebhookStore
 
 UNHEALTHY = (ReceiverHealth.OPEN, ReceiverHealth.FAILING, ReceiverHealth.SLOW)
-Record = Callable[[str, Action, str, int], Awaitable[None]]
-"""Records an act: operator, action, target, count."""
 _BATCH = 500
 """Deliveries in one transaction."""
 
@@ -48,10 +46,9 @@ def make_filter(
 class WebhookAdmin:
     """The operations behind `queue.deliveries`, `queue.redeliver` and the like."""
 
-    def __init__(self, outbox: WebhookStore, emit: Emit, record: Record) -> None:
+    def __init__(self, outbox: WebhookStore, emit: Emit) -> None:
         self._outbox = outbox
         self._emit = emit
-        self._record = record
 
     async def deliveries(self, criteria: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """The oldest `limit` matching deliveries with an id larger than `after`. Raises `UnknownRequest`."""
@@ -66,16 +63,15 @@ class WebhookAdmin:
         return await self._outbox.receivers(healths, limit)
 
     async def redeliver(self, criteria: DeliveryFilter, operator: str = APPLICATION) -> int:
-        """Deliver again what `selected` selects, each with its whole schedule, and record it. Returns how many."""
+        """Deliver again what `selected` selects, each with its whole schedule. Returns how many."""
         return await self.redeliver_batches(self.selected(criteria), operator, target_of(criteria))
 
     async def redeliver_batches(self, batches: AsyncIterable[list[int]], operator: str, target: str) -> int:
         """Deliver these webhooks again, each batch in one transaction. `target` is recorded. Raises `BadRequest`."""
         operator, count = checked_operator(operator), 0
         async for ids in batches:
-            count += await self._outbox.redeliver(ids)
+            count += await self._outbox.redeliver(ids, operator, target)
         if count:
-            await self._record(operator, Action.REDELIVER, target, count)
             self._emit(Redelivered(count))
             self._emit(Operated(operator, Action.REDELIVER, target, count))
         return count
@@ -83,9 +79,8 @@ class WebhookAdmin:
     async def probe(self, host: str, operator: str = APPLICATION) -> int:
         """Send a webhook now for each open circuit of the host. Returns how many."""
         operator, host = checked_operator(operator), canonical_authority(host)
-        count = await self._outbox.probe(host)
+        count = await self._outbox.probe(host, operator)
         if count:
-            await self._record(operator, Action.PROBE, host, count)
             self._emit(Operated(operator, Action.PROBE, host, count))
         return count
 

@@ -93,17 +93,18 @@ class WebhookStore(Protocol):
     async def attempts(self, delivery_id: int) -> list[DeliveryAttempt]:
         """All recorded attempts of a delivery, in order."""
 
-    async def redeliver(self, ids: Collection[int]) -> int:
+    async def redeliver(self, ids: Collection[int], operator: str, target: str) -> int:
         """Make these webhooks due now with a new schedule; returns how many. Those that are being sent are not changed.
 
-        Receivers whose circuit is open are probed at once.
+        Receivers whose circuit is open are probed at once. `operator` and `target` are recorded, in the same transaction.
         """
 
-    async def probe(self, host: str) -> int:
+    async def probe(self, host: str, operator: str) -> int:
         """Send one webhook now for each open circuit of this host and its flows, whatever its schedule; returns how many.
 
         0 if no circuit is open, or if nothing is pending. `host` is as in `DeliveryRecord.host`. A probe is an ordinary
-        attempt: it is charged, and its outcome closes the circuit or extends the pause.
+        attempt: it is charged, and its outcome closes the circuit or extends the pause. `operator` is recorded, in the same
+        transaction.
         """
 
     async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:

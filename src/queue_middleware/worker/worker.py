@@ -15,7 +15,7 @@ from queue_middleware.events import Emit
 from queue_middleware.events.error_streak import ErrorStreak
 from queue_middleware.instrumentation import Instruments
 from queue_middleware.jobs.models import Claim, NewJob
-from queue_middleware.jobs.processes import SlotUse
+from queue_middleware.jobs.processes import Usage
 from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.observability.metrics.meter import Meter
@@ -101,11 +101,11 @@ class Worker:
         """The tokens of the running attempts; may be called from another thread."""
         return self._slots.tokens()
 
-    def slot_use(self) -> SlotUse:
+    def usage(self) -> Usage:
         """How many slots are in use; may be called from another thread."""
         running = list(self._slots.running.values())
         ended = sum(attempt.is_settled and attempt.abort_reason is not None for attempt in running)
-        return SlotUse(len(running), ended + len(self._slots.overstaying))
+        return Usage(len(running), ended + len(self._slots.overstaying))
 
     def stop(self) -> None:
         """Claim nothing more. Idempotent."""

@@ -172,8 +172,8 @@ def test_processes_of_two_releases_are_found(terminal, database):
         database.with_name(f"{database.name}.alive-{owners[1]}").hardlink_to(lock)
         with closing(sqlite3.connect(database)) as connection, connection:
             for number, owner in enumerate([*owners, "dead"]):
-                row = (owner, "web-1", number, f"0.{number}", 8, 0, 0, 0, 0)
-                connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+                row = (owner, "web-1", number, f"0.{number}", 8, 0, 0, 0, 0, 0)
+                connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         return objections(terminal)
 
     assert terminal.in_queue(look) == [

@@ -9,7 +9,7 @@ import anyio
 import httpx
 import pytest
 
-from queue_middleware.cli import main
+from queue_middleware.cli import main, make_parser
 from queue_middleware.cli.incoming_webhooks import Arrival, IncomingWebhooks, Plan
 from queue_middleware.cli.listen import _View
 from queue_middleware.cli.loopback_server import LoopbackServer
@@ -174,6 +174,54 @@ async def test_what_is_not_http_ends_the_connection_only(sent):
         assert (await listener.send()).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"type": "request.progress", "progress": {"fraction": 1' + b"0" * 400 + b"}}",
+        b'{"type": "request.progress", "progress": {"fraction": NaN, "stage": ["\\ud800"]}}',
+        b'{"type": "\\ud800"}',
+        b'{"type": "' + b"x" * 100_000 + b'"}',
+        b"[" * 100_000,
+    ],
+)
+async def test_a_body_of_any_sender_is_described(body):
+    async with listening() as listener:
+        assert (await listener.send(body=body)).status_code == 401
+    (arrival,) = listener.arrivals
+    assert 0 < len(arrival.kind.encode()) <= 100
+
+
+async def test_head_is_refused_without_a_body():
+    async with listening() as listener, httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.head(listener.url)).status_code == 405
+
+
+async def test_an_error_of_the_command_ends_the_server():
+    """Such as that of a standard output that is closed: no more webhooks can be shown."""
+
+    async def fail(received):
+        raise BrokenPipeError
+
+    server, ports = LoopbackServer(fail), asyncio.Queue()
+    running = asyncio.create_task(server.run("127.0.0.1", 0, ports.put_nowait))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.post(f"http://127.0.0.1:{await ports.get()}/")).status_code == 500
+    with pytest.raises(BrokenPipeError), anyio.fail_after(20):
+        await running
+
+
+def test_a_closed_standard_output_is_not_reported_as_a_port(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    async def fail(*arguments):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(LoopbackServer, "run", fail)
+    chosen = make_parser(["listen"]).parse_args(["listen"])
+    with pytest.raises(BrokenPipeError):
+        chosen.command(chosen, Terminal.of(chosen, lambda: NOW))
+
+
 class Gate:
     """Delays the responses of a server until `release` is set."""
 
@@ -254,3 +302,24 @@ def test_json_of_a_webhook_does_not_control_the_terminal(capsys):
     printed = capsys.readouterr().out
     assert printed.rstrip("\n").isprintable()
     assert json.loads(printed)["body"] == "\x7f\x9b2J"
+
+
+@pytest.mark.parametrize(
+    ("host", "hint", "others"),
+    [
+        ("127.0.0.1", 'http://127.0.0.1:8787/   (the service needs outbound_allow="127.0.0.1")', False),
+        ("::1", 'http://[::1]:8787/   (the service needs outbound_allow="::1")', False),
+        ("0.0.0.0", "(the service needs outbound_allow with an address of this machine)", True),
+    ],
+)
+def test_the_first_line_names_what_the_service_needs(host, hint, others, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    async def listen(self, host, port, ready):
+        ready(port)
+
+    monkeypatch.setattr(LoopbackServer, "run", listen)
+    assert main(["listen", "--host", host]) == 0
+    printed = capsys.readouterr().err
+    assert hint in printed
+    assert ("other machines can reach this address" in printed) is others

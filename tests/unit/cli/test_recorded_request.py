@@ -21,8 +21,9 @@ def test_a_dump_is_read(first, end):
     assert request == (HEADERS, BODY, ())
 
 
-def test_an_interim_response_is_skipped():
-    (request,) = parse_recording(b"HTTP/1.1 100 Continue\r\n\r\n" + dump(first="HTTP/1.1 200 OK"))
+@pytest.mark.parametrize("times", [1, 10_000])
+def test_an_interim_response_is_skipped(times):
+    (request,) = parse_recording(b"HTTP/1.1 100 Continue\r\n\r\n" * times + dump(first="HTTP/1.1 200 OK"))
     assert request.body == BODY
 
 

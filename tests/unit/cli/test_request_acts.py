@@ -8,9 +8,12 @@ import sys
 
 import pytest
 
+from queue_middleware.errors import StoreBusy
 from queue_middleware.jobs.audit import Action
-from queue_middleware.jobs.models import ErrorType, Failure
+from queue_middleware.jobs.models import ErrorType, Failure, JobState
 from queue_middleware.observability.metrics import catalog
+from queue_middleware.runtime import request_admin
+from queue_middleware.stores.common.operator_store import CommonOperatorStore
 from queue_middleware.tasks.secret_ids import SecretIds
 from tests.support.factories import make_job, make_request, make_response, make_task
 
@@ -89,6 +92,22 @@ def test_a_selection_is_cancelled_after_approval(terminal, ids):
     assert states(terminal, ids)["other"] == "queued"
     assert "no request matches" in terminal.run(*selection, "--yes", fails=True, code=3)
     assert acts(terminal) == [(getpass.getuser(), Action.CANCEL, '{"route":"/work"}', 2)]
+
+
+def test_an_act_that_the_database_interrupts_prints_what_was_done_and_fails(terminal, ids, monkeypatch):
+    async def cancel_many(store, keys, operator, target):
+        if targets:
+            raise StoreBusy("the queue's database does not respond", 5)
+        targets.append(target)
+        return dict.fromkeys(keys, JobState.CANCELLED)
+
+    targets = []
+    monkeypatch.setattr(request_admin, "_BATCH", 2)
+    monkeypatch.setattr(CommonOperatorStore, "cancel_many", cancel_many)
+    status, printed = terminal.run_any("requests", "cancel", "--all", "--yes")
+    assert (status, printed) == (5, "2 requests were cancelled\n")
+    assert "left out: 1 StoreBusy" in terminal.error
+    assert "does not respond" in terminal.error
 
 
 def test_everything_is_cancelled_only_with_all(terminal, ids):

@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Iterator
 
@@ -6,6 +7,7 @@ import pytest
 
 from queue_middleware.cli import make_parser, submit
 from queue_middleware.cli.exit_codes import CommandError, NothingMatched, Unreachable
+from queue_middleware.cli.failures import report
 from queue_middleware.cli.output import Terminal
 from queue_middleware.cli.queue_client import PATIENCE, QueueClient, Submission, WaitIsOver
 
@@ -189,6 +191,32 @@ def test_a_file_receives_the_response(monkeypatch, capfd, tmp_path):
     assert (document["response_status"], document["response"], document["error"]) == (200, None, None)
 
 
+@pytest.mark.parametrize("body", ["NaN", "1e999", r'"\ud800"', "[" * 100_000, "\ufeff[1]"])
+def test_a_response_that_is_not_json_is_text_in_the_document(monkeypatch, capfd, body):
+    service = Service([DONE])
+    service.response = httpx.Response(200, content=body.encode(), headers={"content-type": "application/json"})
+    run(service, "/a", "--wait", "--json", monkeypatch=monkeypatch)
+    document = json.loads(capfd.readouterr().out, parse_constant=pytest.fail)
+    assert document["response"] == body
+
+
+def test_a_document_may_contain_half_of_a_surrogate_pair(monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr("sys.stdout", written)
+    service = Service([status("COMPLETED", error="\ud800", error_type="request_timeout")])
+    assert run(service, "/a", "--wait", "--json", monkeypatch=monkeypatch) == 4
+    written.seek(0)
+    assert json.load(written)["error"] == "\ud800"
+
+
+def test_a_terminal_shows_text_without_escape_sequences(monkeypatch, capfd):
+    service = Service([DONE])
+    service.response = httpx.Response(200, text="one\r\n\ttwo \x1b]0;title\x07", headers={"content-type": "text/plain"})
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert run(service, "/a", "--wait", monkeypatch=monkeypatch) == 0
+    assert capfd.readouterr().out == "one\n        two \\x1b]0;title\\x07\n"
+
+
 def test_a_document_contains_the_response(monkeypatch, capfd):
     assert run(Service([DONE]), "/a", "--wait", "--json", monkeypatch=monkeypatch) == 0
     assert json.loads(capfd.readouterr().out)["response"] == {"ok": True}
@@ -235,8 +263,9 @@ def test_a_stream_that_breaks_is_continued_after_the_last_event():
     assert ids == [None, "1", "1"]
 
 
-def test_an_event_that_is_not_json_breaks_the_stream():
-    service = Service(httpx.Response(200, content=b"data: {\n\n"), [DONE])
+@pytest.mark.parametrize("data", [b"{", b"5", b'"text"', b"[" * 100_000])
+def test_an_event_that_is_not_a_status_breaks_the_stream(data):
+    service = Service(httpx.Response(200, content=b"data: " + data + b"\n\n"), [DONE])
     assert [event["status"] for event in service.client().events(REQUEST, None)] == ["COMPLETED"]
 
 
@@ -297,6 +326,8 @@ def _refuse(request: httpx.Request) -> httpx.Response:
         (httpx.Response(404, text="Not Found"), CommandError, "404: Not Found"),
         (httpx.Response(307, headers={"location": "http://other.test/"}), CommandError, "a redirect"),
         (httpx.Response(200, text="hello"), CommandError, "is not a queue"),
+        (httpx.Response(200, json={"request_id": "\x1b[2J"}), CommandError, "is not a queue"),
+        (httpx.Response(200, json={"request_id": "../../admin"}), CommandError, "is not a queue"),
     ],
 )
 def test_a_refused_submission(receipt, kind, reason):
@@ -336,6 +367,13 @@ def test_a_submission_without_a_response_may_have_been_stored(headers, is_unknow
 def test_arguments_that_do_not_fit(arguments, reason, monkeypatch):
     with pytest.raises(CommandError, match=reason):
         run(Service(), *arguments, monkeypatch=monkeypatch)
+
+
+def test_an_error_of_a_service_has_no_escape_sequences(capsys):
+    assert report(CommandError("the service responded with 500: \x1b[2J\nqueue-middleware: all is well")) == 1
+    assert capsys.readouterr().err == (
+        "queue-middleware: the service responded with 500: \\x1b[2J\\nqueue-middleware: all is well\n"
+    )
 
 
 def test_a_header_is_a_name_and_a_value(capsys, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from queue_middleware.cli import main
+from queue_middleware.cli import main, trigger
 from queue_middleware.cli.trigger_key import path_of_trigger_key, trigger_key
 from queue_middleware.verify import WebhookVerifier
 from tests.support.webhook_sender import NOW, SECRET, Sender
@@ -161,3 +161,37 @@ def test_a_sample_verifies_with_the_verifier_of_the_package(shell, key_set):
     client = httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200, content=content)))
     verifier = WebhookVerifier("http://keys.test/", sync_client=client, clock=lambda: NOW)
     assert verifier.verify_sync(headers, body).timestamp == NOW
+
+
+def test_an_endless_response_of_a_receiver_is_read_in_part(shell, monkeypatch):
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self):
+            for _ in range(1000):
+                yield b"\x1b[2J" + b"x" * 65_536
+            pytest.fail("the response is read without end")
+
+    def respond(self, request):
+        return httpx.Response(500, stream=Endless())
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", respond)
+    printed = shell.run("trigger", "completed", "--to", "http://receiver.test/", code=4)
+    assert "500: not accepted" in printed
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()[1]) < 1100
+    document = json.loads(shell.run("trigger", "completed", "--to", "http://receiver.test/", "--json", code=4))
+    assert len(document["body"]) == 1000
+
+
+def test_a_receiver_that_sends_its_response_slowly_is_not_waited_for(shell, monkeypatch):
+    now = [0.0]
+
+    class Slow(httpx.SyncByteStream):
+        def __iter__(self):
+            for _ in range(1000):
+                now[0] += 1
+                yield b"x"
+
+    monkeypatch.setattr(trigger, "monotonic", lambda: now[0])
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda self, request: httpx.Response(200, stream=Slow()))
+    shell.run("trigger", "completed", "--to", "http://receiver.test/", "--timeout", "5s")
+    assert now[0] <= 6

@@ -476,3 +476,16 @@ async def test_a_process_without_free_files_raises_keys_unavailable(sender, cloc
     monkeypatch.setattr(httpx, "AsyncClient" if way == "async" else "get", lacks)
     with pytest.raises(KeysUnavailable, match="Too many open files"):
         await verifier.verify(headers, BODY) if way == "async" else verifier.verify_sync(headers, BODY)
+
+
+def test_no_reason_repeats_a_secret_in_the_address_of_the_keys(sender, clock):
+    url = JWKS_URL.replace("://", "://alice:s3cret@") + "?token=t0ken"
+    reasons = []
+    for status in (200, 500):
+        transport = httpx.MockTransport(lambda request, status=status: httpx.Response(status, json=sender.signer.jwks()))
+        verifier = WebhookVerifier(url, sync_client=httpx.Client(transport=transport), clock=clock)
+        with pytest.raises(VerificationError) as refusal:
+            verifier.verify_sync(sender.webhook(), BODY + b" ")
+        reasons.append(str(refusal.value))
+    assert all(JWKS_URL in reason for reason in reasons), reasons
+    assert not any(secret in reason for reason in reasons for secret in ("s3cret", "t0ken", "alice"))

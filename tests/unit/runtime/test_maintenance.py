@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from queue_middleware.errors import DiskFull
-from queue_middleware.events import Event, Finished, OperatorWarning, Rescued, ServiceError
-from queue_middleware.jobs.models import JobState, RescuedJob
+from queue_middleware.events import DeliveryDead, Event, Finished, OperatorWarning, Rescued, ServiceError
+from queue_middleware.jobs.models import JobState, RescuedJob, WebhookKind
 from queue_middleware.jobs.outcomes import LOST
 from queue_middleware.jobs.pauses import Pause
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.runtime.maintenance import Maintenance
 
 
@@ -64,6 +65,15 @@ async def test_a_job_that_fails_with_its_process_emits_finished() -> None:
         Rescued("other", JobState.FAILED, "other"),
         Finished.of("other", 3, LOST, 0.0),
     ]
+
+
+async def test_a_webhook_that_is_given_up_with_its_process_is_reported() -> None:
+    async def rescue(*, running: Collection[int]) -> list[GivenUpDelivery]:
+        return [GivenUpDelivery(7, "one", WebhookKind.COMPLETED, "receiver.test", 5, "lost")]
+
+    maintenance, events = make_maintenance(SimpleNamespace(rescue=rescue))
+    await maintenance.rescue()
+    assert events == [DeliveryDead(7, "one", WebhookKind.COMPLETED, "receiver.test", 5, "lost")]
 
 
 async def test_a_stop_interrupts_the_expiry_of_many_jobs() -> None:

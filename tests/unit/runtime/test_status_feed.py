@@ -261,6 +261,18 @@ async def test_an_unknown_job_cannot_be_followed(stack: AsyncExitStack) -> None:
         assert store.listener is None
 
 
+async def test_subscriptions_to_more_than_the_state_are_counted_as_streams() -> None:
+    async with RunningFeed(FakeStore(2)) as watch:
+        async with AsyncExitStack() as stack:
+            for key in (0, 0, 1):
+                await follow(stack, watch, key)
+            await follow(stack, watch, 1, states_only=True)
+            with pytest.raises(UnknownRequest):
+                await follow(stack, watch, 99)
+            assert watch.streams == 3
+        assert watch.streams == 0
+
+
 async def test_an_outage_is_survived(stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OUTAGE_PAUSE", 0.01)
     store = FakeStore(1)

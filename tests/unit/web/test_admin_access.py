@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from queue_middleware import Admin, QueueMiddleware, Settings
-from queue_middleware.errors import BadRequest, RateLimited, SettingsError, Unauthorized, UnknownRoute
+from queue_middleware.errors import RateLimited, SettingsError, Unauthorized, UnknownRoute
 from queue_middleware.web.admin_access import MAX_WRONG_TOKENS, AdminAccess
 from tests.support.clock import Seconds
 
@@ -79,11 +79,12 @@ async def test_a_function_that_returns_something_else_is_a_defect(found: Any) ->
         await AdminAccess(admins).identify(scope())
 
 
-async def test_a_name_that_cannot_be_recorded_is_refused() -> None:
+@pytest.mark.parametrize("found", ["", "car\nol", "c" * 257, "\ud800", Admin(""), Admin(3)])  # type: ignore[arg-type]
+async def test_a_name_that_cannot_be_recorded_is_a_defect_and_not_the_fault_of_the_client(found: Any) -> None:
     async def admins(connection: HTTPConnection) -> Any:
-        return ""
+        return found
 
-    with pytest.raises(BadRequest):
+    with pytest.raises(TypeError, match="1 to 256 printable characters"):
         await AdminAccess(admins).identify(scope())
 
 

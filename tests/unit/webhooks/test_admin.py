@@ -22,21 +22,20 @@ class Outbox:
         self.calls: list[tuple[DeliveryFilter, int, int]] = []
         self.again: list[list[int]] = []
         self.standings: list[ReceiverHealth] = []
-        self.audit: list[tuple[str, Action, str, int]] = []
+        self.acts: list[tuple[str, str]] = []
 
     async def records(self, which, *, after, limit):
         self.calls.append((which, after, limit))
         return self.pages.pop(0) if self.pages else []
 
-    async def redeliver(self, ids):
+    async def redeliver(self, ids, operator, target):
         self.again.append(list(ids))
+        self.acts.append((operator, target))
         return len(ids)
 
-    async def probe(self, host):
+    async def probe(self, host, operator):
+        self.acts.append((operator, host))
         return 2 if host == "a.example" else 0
-
-    async def record(self, *act):
-        self.audit.append(act)
 
     async def receivers(self, standings, limit):
         self.standings = list(standings)
@@ -44,7 +43,7 @@ class Outbox:
 
 
 def admin(outbox: Outbox, events: list[object] | None = None) -> WebhookAdmin:
-    return WebhookAdmin(outbox, [].append if events is None else events.append, outbox.record)
+    return WebhookAdmin(outbox, [].append if events is None else events.append)
 
 
 async def test_all_matching_deliveries_are_redelivered_in_batches():
@@ -55,7 +54,7 @@ async def test_all_matching_deliveries_are_redelivered_in_batches():
     assert [after for _, after, _ in outbox.calls] == [0, 2, 5]
     target = '{"since":1800000000000,"host":"a.example"}'
     assert events == [Redelivered(3), Operated("application", Action.REDELIVER, target, 3)]
-    assert outbox.audit == [("application", Action.REDELIVER, target, 3)]
+    assert outbox.acts == [("application", target)] * 2
 
 
 @pytest.mark.parametrize(
@@ -119,13 +118,13 @@ async def test_unhealthy_receivers_are_listed_by_default():
 async def test_one_request_or_webhook_is_recorded_by_its_id(selection, target):
     outbox = Outbox([record(7)])
     assert await admin(outbox).redeliver(make_filter(**selection), "alice") == 1
-    assert outbox.audit == [("alice", Action.REDELIVER, target, 1)]
+    assert outbox.acts == [("alice", target)]
 
 
-async def test_probes_are_recorded_if_any_was_sent():
+async def test_probes_are_reported_if_any_was_sent():
     outbox, events = Outbox(), []
     assert await admin(outbox, events).probe("A.example", "alice") == 2
-    assert outbox.audit == [("alice", Action.PROBE, "a.example", 2)]
+    assert outbox.acts == [("alice", "a.example")]
     assert events == [Operated("alice", Action.PROBE, "a.example", 2)]
     assert await admin(outbox, events).probe("b.example") == 0
-    assert len(outbox.audit) == len(events) == 1
+    assert len(events) == 1

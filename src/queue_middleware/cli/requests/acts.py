@@ -211,7 +211,10 @@ async def _act_on_selected(chosen: argparse.Namespace, terminal: Terminal, act: 
     expect = None if chosen.yes and chosen.expect is None else total
     async with acting(chosen) as stores, counting(chosen, stores) as counts:
         report = await act.selected(_admin(chosen, stores, act, counts), wanted, operator_of(chosen), expect)
-    return _print(ActDone(report.selected, report.done, report.left_out, report.copies), terminal, act)
+    _print(ActDone(report.selected, report.done, report.left_out, report.copies), terminal, act)
+    if report.ended_by is not None:
+        raise report.ended_by
+    return Exit.DONE
 
 
 async def _count(chosen: argparse.Namespace, wanted: JobFilter, act: _Act) -> int:

@@ -76,6 +76,7 @@ SLOTS = _gauge("slots", "Slots of all processes.")
 SLOTS_BUSY = _gauge("slots_busy", "Occupied slots of all processes.")
 SLOTS_STUCK = _gauge("slots_stuck", "Attempts that were ended and whose code still runs.")
 PROCESSES = _gauge("processes", "Processes that run the queue.")
+STREAMS = _gauge("streams", "Open status streams of all processes.")
 PAUSED = _gauge("paused", "1 for each route whose requests do not start; '*' stands for all routes.", "route")
 WEBHOOKS = _gauge("webhooks", "Webhooks that are not delivered, counted up to 100,000.", "state")
 WEBHOOK_ATTEMPTS = _counter("webhook_attempts_total", "Delivery attempts.", "result")
@@ -102,8 +103,8 @@ BUILD = _gauge("build_info", "1, with the version of the package and the kind of
 
 CATALOG: tuple[Metric, ...] = (
     SUBMITTED, REFUSED, FINISHED, FAILURES, ATTEMPTS, WAIT, ATTEMPT_TIME, REQUEST_TIME, RESPONSE_SIZE, REQUESTS, OLDEST, SLOTS,
-    SLOTS_BUSY, SLOTS_STUCK, PROCESSES, PAUSED, WEBHOOKS, WEBHOOK_ATTEMPTS, WEBHOOK_TIME, WEBHOOK_LAG, WEBHOOK_OLDEST, GIVEN_UP,
-    RECEIVERS, CIRCUITS, POLLS, RESULTS, LEASES_LOST, RESCUED, OUTAGES, LINES_DROPPED, COMMIT_TIME, COMMIT_SIZE,
+    SLOTS_BUSY, SLOTS_STUCK, PROCESSES, STREAMS, PAUSED, WEBHOOKS, WEBHOOK_ATTEMPTS, WEBHOOK_TIME, WEBHOOK_LAG, WEBHOOK_OLDEST,
+    GIVEN_UP, RECEIVERS, CIRCUITS, POLLS, RESULTS, LEASES_LOST, RESCUED, OUTAGES, LINES_DROPPED, COMMIT_TIME, COMMIT_SIZE,
     DATABASE_SIZE, DISK_FREE, DISK_FLOOR, ACTIONS, QUEUE_LIMIT, BUILD,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""

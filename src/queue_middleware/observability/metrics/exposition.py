@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -12,13 +13,15 @@ from prometheus_client.registry import Collector
 from queue_middleware.errors import QueueError
 
 from .catalog import CATALOG, FIRST_VALUES, Kind, Metric
-from .numbers import Row, labels_of
+from .numbers import Row, labels_of_text
 from .store import StoredNumbers
+from .text_format import Values, write
 
-_Values = dict[str, dict[int, float]]
-"""The values of one metric: by its joined label values, then by bucket."""
-
-
+_OWN_FORMATS = re.compile(
+    r"(text/plain; version=(0\.0\.4|1\.0\.0)|application/openmetrics-text; version=1\.0\.0); charset=utf-8"
+    r"(; escaping=(underscores|allow-utf-8))?"
+)
+"""Content types for which `text_format` writes what `prometheus_client` would. Other ones are rarely asked for."""
 _FAMILIES: dict[Kind, Callable[..., Family]] = {
     Kind.COUNTER: CounterMetricFamily,
     Kind.GAUGE: GaugeMetricFamily,
@@ -61,20 +64,29 @@ class _Collected:
 def expose(numbers: StoredNumbers, accept: str) -> tuple[bytes, str]:
     """The text of all metrics, and its content type, in the format that the header `Accept` prefers."""
     encode, content_type = choose_encoder(accept)
+    if _OWN_FORMATS.fullmatch(content_type):
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        return write(_by_metric(numbers), numbers.created_at / 1000, openmetrics=openmetrics), content_type
     return encode(_Collected(families(numbers))), content_type
 
 
 def families(numbers: StoredNumbers) -> Iterator[Family]:
-    """All metrics, in the order of the catalog. A metric without labels has the value 0 before it is first counted."""
+    """All metrics, in the order of the catalog."""
+    for metric, values in _by_metric(numbers):
+        yield _filled(metric, values, numbers.created_at / 1000)
+
+
+def _by_metric(numbers: StoredNumbers) -> Iterator[tuple[Metric, Values]]:
+    """The values of all metrics. A metric without labels has the value 0 before it is first counted."""
     by_name: dict[str, list[Row]] = {}
     for row in numbers.rows:
         by_name.setdefault(row[0], []).append(row)
     for metric in CATALOG:
         first = FIRST_VALUES.get(metric.name, () if metric.labels or metric.kind is Kind.GAUGE else ("",))
-        values: _Values = {label: {0: 0.0} for label in first}
+        values: Values = {label: {0: 0.0} for label in first}
         for _, labels, bucket, value in by_name.get(metric.name, ()):
             values.setdefault(labels, {})[bucket] = value
-        yield _filled(metric, values, numbers.created_at / 1000)
+        yield metric, values
 
 
 def _family(metric: Metric) -> Family:
@@ -82,10 +94,10 @@ def _family(metric: Metric) -> Family:
     return family
 
 
-def _filled(metric: Metric, values: _Values, created_at: float) -> Family:
+def _filled(metric: Metric, values: Values, created_at: float) -> Family:
     family = _family(metric)
     for labels, buckets in sorted(values.items()):
-        names = labels_of((metric.name, labels, 0, 0))
+        names = labels_of_text(labels)
         if isinstance(family, HistogramMetricFamily):
             family.add_metric(names, _cumulative(metric, buckets), buckets.get(0, 0.0))
         elif isinstance(family, CounterMetricFamily):

@@ -67,7 +67,12 @@ def observed(metric: Metric, values: Sequence[float], *labels: str) -> Iterable[
 
 def labels_of(row: Row) -> list[str]:
     """The label values of a row."""
-    return row[1].split(_SEPARATOR) if row[1] else []
+    return labels_of_text(row[1])
+
+
+def labels_of_text(joined: str) -> list[str]:
+    """The label values of a row whose second column is this."""
+    return joined.split(_SEPARATOR) if joined else []
 
 
 def with_route(row: Row, route: str) -> Row:

@@ -57,5 +57,8 @@ class MetricsStore(Protocol):
     def read_now(self) -> StoredNumbers:
         """Read all numbers, from any thread. Blocking."""
 
+    def gauges_now(self) -> list[Row] | None:
+        """Read the gauges, from any thread. Blocking. None in all processes that run but the oldest, which read little."""
+
     async def tallies(self, names: Collection[str], since: int) -> list[Row]:
         """Read the sums of some tallies since a time, in milliseconds since 1970; with a route in place of label values."""

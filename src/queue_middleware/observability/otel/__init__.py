@@ -1,15 +1,17 @@
 """OpenTelemetry: spans, and metrics of messaging. Only the API is imported, and only if the process has set a provider.
 
 May import: what `observability` may, and `opentelemetry` (extra `otel`) in all modules but this one.
-Begin with `instrumentations_of`, then `spans`; the names of spans and attributes are in `names`.
+Begin with `instrumentations_of` and `gauges_of`, then `spans`; the names of spans, attributes and metrics are in `names`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from queue_middleware.instrumentation import Instrumentation
+from queue_middleware.observability.metrics.store import MetricsStore
 from queue_middleware.settings import Settings
 
 
@@ -26,6 +28,18 @@ def instrumentations_of(settings: Settings, version: str) -> Iterator[Instrument
         from .metrics import MetricInstrumentation
 
         yield MetricInstrumentation(version)
+
+
+def gauges_of(metrics: MetricsStore, database: str, version: str) -> AbstractContextManager[None]:
+    """While this is entered, the queue has gauges in the meter provider of the process; none where no provider is set.
+
+    `database` is the name that distinguishes the queues of a process. Call it in the event loop of the queue.
+    """
+    if not _has_provider("metrics", "get_meter_provider"):
+        return nullcontext()
+    from .gauges import QueueGauges, observed
+
+    return observed(QueueGauges(database, metrics.gauges_now), version)
 
 
 def _has_provider(signal: str, getter: str) -> bool:

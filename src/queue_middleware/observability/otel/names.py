@@ -6,6 +6,8 @@ changes. `docs/reference/spans.md` describes them.
 
 from __future__ import annotations
 
+from queue_middleware.observability.metrics import catalog
+
 SCOPE = "queue_middleware"
 """The instrumentation scope."""
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.40.0"
@@ -71,3 +73,30 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5
 """The boundaries that the conventions recommend for durations."""
 LONG_SECONDS = (*SECONDS, 30, 60, 120, 300, 600, 1800, 3600)
 """Boundaries for attempts, which may take an hour."""
+
+GAUGES = {
+    catalog.REQUESTS: ("queue_middleware.requests", "{request}"),
+    catalog.OLDEST: ("queue_middleware.oldest_claimable", "s"),
+    catalog.SLOTS: ("queue_middleware.slots.limit", "{slot}"),
+    catalog.SLOTS_BUSY: ("queue_middleware.slots.busy", "{slot}"),
+    catalog.SLOTS_STUCK: ("queue_middleware.slots.stuck", "{slot}"),
+    catalog.PROCESSES: ("queue_middleware.processes", "{process}"),
+    catalog.PAUSED: ("queue_middleware.paused", "1"),
+    catalog.WEBHOOKS: ("queue_middleware.webhooks", "{webhook}"),
+    catalog.WEBHOOK_OLDEST: ("queue_middleware.webhook.oldest_due", "s"),
+    catalog.RECEIVERS: ("queue_middleware.receivers", "{receiver}"),
+    catalog.DATABASE_SIZE: ("queue_middleware.database.size", "By"),
+    catalog.DISK_FREE: ("queue_middleware.disk.free", "By"),
+    catalog.DISK_FLOOR: ("queue_middleware.disk.floor", "By"),
+    catalog.QUEUE_LIMIT: ("queue_middleware.queue_limit", "{request}"),
+}
+"""Name and unit of each gauge of the catalog. `build_info` is left out: the scope has the version."""
+LABELS = {
+    "route": DESTINATION_TEMPLATE,
+    "state": "queue_middleware.state",
+    "health": "queue_middleware.receiver.health",
+    "part": "queue_middleware.database.part",
+}
+"""The attribute for each label of these gauges."""
+DATABASE = "queue_middleware.database.name"
+"""An attribute of all gauges: a process may run several queues, whose numbers must not replace each other."""

@@ -182,7 +182,11 @@ def _of_caller(headers: Headers) -> Context | None:
 
 def _add_receipt(work: SubmissionWork, span: Span) -> None:
     if (result := work.result) is not None:
-        attributes: _Attributes = {names.MESSAGE_ID: result.request_id, names.POSITION: result.position}
+        attributes: _Attributes = {
+            names.MESSAGE_ID: result.request_id,
+            names.POSITION: result.position,
+            names.HTTP_STATUS: work.status,
+        }
         if result.existing is not None:
             attributes[names.EXISTING] = True
         span.set_attributes(attributes)

@@ -39,7 +39,7 @@ class Budget:
 def within_bounds(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The first rows, at least one, whose payloads together weigh at most `MAX_WEIGHT`.
 
-    The last column of each row is its number of chunks; the returned rows do not have it.
+    The last column of each row is its number of chunks, which need not be whole; the returned rows do not have it.
     """
     kept: list[tuple[Any, ...]] = []
     left = MAX_WEIGHT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from queue_middleware.jobs.audit import Action
-from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.models import CHUNK_SIZE, JobState
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.struct import Struct
@@ -36,7 +36,7 @@ def cancel(transaction: Transaction, batch: Sequence[Selected]) -> list[Cancelle
 
 
 def _cancel(transaction: Transaction, keys: Sequence[int], operator: str, target: str) -> Cancelled:
-    open_jobs = transaction.all("cancellable_jobs", (list(keys),))
+    open_jobs = transaction.all("cancellable_jobs", {"keys": list(keys), "chunk": CHUNK_SIZE})
     states = {key: JobState(state) for key, state in within_bounds(open_jobs)}
     running = [key for key, state in states.items() if state is JobState.RUNNING]
     if running:

@@ -102,5 +102,5 @@ class CommonControlStore:
         return await self._read_many(lambda queries: audit.records(queries, before, limit))
 
     async def record(self, operator: str, action: Action, target: str, count: int) -> None:
-        """Record an act that another port has carried out."""
+        """Record an act that consists of several."""
         await self._write(audit.record, (operator, action, target, count))

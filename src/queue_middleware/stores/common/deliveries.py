@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.jobs.store import Topic
@@ -20,7 +21,7 @@ from queue_middleware.webhooks.models import (
     Settled,
 )
 
-from . import jobs
+from . import audit, jobs
 from .receiver_health import Settlement, attempt_row, schedule_next, update_all
 from .transaction import Transaction
 
@@ -240,30 +241,33 @@ def _settlement_row(
 # --- redelivering
 
 
-def redeliver(transaction: Transaction, batch: Sequence[Collection[int]]) -> list[int]:
-    """Make webhooks due again, and open circuits ready for a probe."""
-    return [_redeliver(transaction, ids) for ids in batch]
+def redeliver(transaction: Transaction, batch: Sequence[tuple[Collection[int], str, str]]) -> list[int]:
+    """Make webhooks due again, and open circuits ready for a probe. Each item: ids, operator, target of the record."""
+    return [_redeliver(transaction, *item) for item in batch]
 
 
-def _redeliver(transaction: Transaction, ids: Collection[int]) -> int:
+def _redeliver(transaction: Transaction, ids: Collection[int], operator: str, target: str) -> int:
     found = transaction.all("redeliver", {"now": transaction.now, "ids": list(ids)})
     if found:
+        audit.record(transaction, [(operator, Action.REDELIVER, target, len(found))])
         _allow_probes(transaction, sorted({row[0] for row in found}), sorted({row[1] for row in found}))
     return len(found)
 
 
-def probe(transaction: Transaction, batch: Sequence[str]) -> list[int]:
-    """Send a probe now to each of these hosts whose circuit, or that of a flow, is open."""
-    return [_probe(transaction, host) for host in batch]
+def probe(transaction: Transaction, batch: Sequence[tuple[str, str]]) -> list[int]:
+    """Send a probe now to each of these hosts whose circuit, or that of a flow, is open. Each item: host, operator."""
+    return [_probe(transaction, *item) for item in batch]
 
 
-def _probe(transaction: Transaction, host: str) -> int:
+def _probe(transaction: Transaction, host: str, operator: str) -> int:
     flows = [flow for (flow,) in transaction.all("flows_to_probe", {"host": host})]
     if not flows:
         return 0
     # The webhook may have been delayed by its own schedule for longer than the circuit is open.
     probes = transaction.change("make_probes_due", {"now": transaction.now, "flows": flows})
     _allow_probes(transaction, [host], flows)
+    if probes:
+        audit.record(transaction, [(operator, Action.PROBE, host, probes)])
     return probes
 
 

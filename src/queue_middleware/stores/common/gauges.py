@@ -38,6 +38,7 @@ def _processes(queries: Queries, living: Collection[str]) -> Iterator[Row]:
     yield gauge(catalog.SLOTS, sum(process.concurrency for process in found))
     yield gauge(catalog.SLOTS_BUSY, sum(process.running for process in found))
     yield gauge(catalog.SLOTS_STUCK, sum(process.stuck for process in found))
+    yield gauge(catalog.STREAMS, sum(process.streams for process in found))
 
 
 def _jobs(queries: Queries, now: int, paused: frozenset[str]) -> Iterator[Row]:

@@ -11,9 +11,9 @@ from queue_middleware.jobs.models import JobState
 from .job_row import job_of
 from .transaction import Queries
 
-_SLICE = 16_000
+_SLICE = 12_000
 """Jobs that one page examines in the order in which they are stored. More would delay the reads behind it by over 5 ms."""
-_INDEXED_SLICE = 4_000
+_INDEXED_SLICE = 3_000
 """Jobs that one page examines through indexes, which takes several times as long for each."""
 _LARGEST_KEY = 2**63 - 1
 _WITH_ERROR = frozenset({JobState.FAILED, JobState.CANCELLED})

@@ -8,7 +8,7 @@ from typing import Any
 from queue_middleware.errors import QueueError, StillInProgress, UnknownRequest
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.ids import SEQUENCE_BITS
-from queue_middleware.jobs.models import Job, JobResult, JobSnapshot, JobState, StoredResponse
+from queue_middleware.jobs.models import CHUNK_SIZE, Job, JobResult, JobSnapshot, JobState, StoredResponse
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
@@ -116,7 +116,7 @@ def has_expired_leases(queries: Queries, ended_by: int) -> bool:
 
 def has_overdue_jobs(queries: Queries, now: int) -> bool:
     """Whether the start deadline of a job has passed."""
-    return bool(queries.all("overdue_jobs", (now,)))
+    return bool(queries.all("overdue_jobs", {"now": now, "chunk": CHUNK_SIZE}))
 
 
 def next_due(queries: Queries, topic: Topic, now: int) -> int | None:

@@ -10,6 +10,7 @@ import msgspec
 from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import (
+    CHUNK_SIZE,
     AttemptEnd,
     CancelOutcome,
     Claim,
@@ -105,7 +106,9 @@ def promote(transaction: Transaction) -> None:
     if counters.suspects:
         changed += transaction.change("delete_ended_suspects")
         if held := held_routes(transaction):
-            changed += transaction.change("promote_unpaused_suspect", {"now": transaction.now, "paused": sorted(held)})
+            parameters = {"now": transaction.now, "paused": sorted(held)}
+            changed += transaction.change("delay_paused_suspects", parameters)
+            changed += transaction.change("promote_unpaused_suspect", parameters)
         else:
             changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
@@ -261,7 +264,7 @@ def _cancel(transaction: Transaction, request_id: str) -> CancelOutcome | QueueE
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
     """Fail queued and delayed jobs whose start deadline has passed."""
-    overdue = within_bounds(transaction.all("overdue_jobs", (transaction.now,)))
+    overdue = within_bounds(transaction.all("overdue_jobs", {"now": transaction.now, "chunk": CHUNK_SIZE}))
     end_not_running(transaction, [key for key, _ in overdue], OVERDUE)
     return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 

@@ -14,6 +14,7 @@ from queue_middleware.jobs.routes import OTHER
 from queue_middleware.observability.metrics.numbers import Numbers, Row, tallies, with_route
 from queue_middleware.observability.metrics.store import NumberSource, StoredNumbers
 
+from . import processes
 from .access import Read, Write
 from .gauges import read_gauges
 from .pending import R
@@ -38,7 +39,8 @@ class CommonMetricsStore:
     """`observability.metrics.store.MetricsStore` on the operations and reads of a store.
 
     `read_now` is like `read_many`, and blocks until the result is there. `clock` gives milliseconds since 1970, `living` the
-    owners that are running, and `measure` the gauges of the store itself; both may block. `monotonic` gives seconds.
+    owners that are running, and `measure` the gauges of the store itself; both may block. `owner` is the one of this process.
+    `monotonic` gives seconds.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class CommonMetricsStore:
         clock: Callable[[], int],
         living: Callable[[], Collection[str]],
         measure: Callable[[], list[Row]],
+        owner: Callable[[], str],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._write = write
@@ -57,6 +60,7 @@ class CommonMetricsStore:
         self._clock = clock
         self._living = living
         self._measure = measure
+        self._owner = owner
         self._monotonic = monotonic
         self._source: NumberSource | None = None
         self._next = 0.0
@@ -109,6 +113,18 @@ class CommonMetricsStore:
             rows = cast("list[Row]", queries.all("numbers"))
             rows += read_gauges(queries, now, self._living())
         return StoredNumbers(rows + self._measure(), 0 if created_at is None else created_at[0])
+
+    def gauges_now(self) -> list[Row] | None:
+        """Read the gauges, if this process is the oldest that runs. Blocking."""
+        return self._read_now(self._read_gauges)
+
+    def _read_gauges(self, queries: Queries) -> list[Row] | None:
+        living = self._living()
+        with queries.snapshot():
+            if processes.oldest(queries, living) != self._owner():
+                return None
+            rows = read_gauges(queries, self._clock(), living)
+        return rows + self._measure()
 
     async def tallies(self, names: Collection[str], since: int) -> list[Row]:
         """Read the sums of some tallies."""

@@ -58,8 +58,6 @@ def pause(transaction: Transaction, batch: Sequence[Pause]) -> list[None]:
             "paused_until": one.paused_until,
         }
         transaction.change("put_pause", row)
-        if transaction.counters.suspects and one.route != ALL_ROUTES:
-            transaction.change("delay_paused_suspects", {"now": transaction.now, "route": one.route})
     audit.record(transaction, [(one.operator, Action.PAUSE, one.route, 1) for one in batch])
     _changed(transaction)
     return [None] * len(batch)

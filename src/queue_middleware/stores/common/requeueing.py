@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from queue_middleware.backoff import exponential
 from queue_middleware.jobs.attempts import HANDED_BACK, RepeatReason, reason_of_loss
@@ -18,10 +18,13 @@ from queue_middleware.jobs.models import (
     RetryCause,
     RetryPolicy,
     StoredResponse,
+    WebhookKind,
 )
 from queue_middleware.jobs.outcomes import CANCELLED, LOST, RELEASED_TOO_OFTEN, LossReason
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES, attempts_allowed, attempts_left
 from queue_middleware.jobs.store import Topic
+from queue_middleware.webhooks.models import DeliveryState
 
 from . import attempts
 from .bounds import within_bounds
@@ -144,7 +147,7 @@ def lose(transaction: Transaction, batch: Sequence[tuple[Claim, LossReason]]) ->
     return [None if job is None else _lose(transaction, job, reason) for job, reason in found]
 
 
-def rescue(transaction: Transaction, batch: Sequence[tuple[LostCriteria, int]]) -> list[list[RescuedJob]]:
+def rescue(transaction: Transaction, batch: Sequence[tuple[LostCriteria, int]]) -> list[list[RescuedJob | GivenUpDelivery]]:
     """Take over the jobs, deliveries and polls of lost processes. `jobs.leases.IS_LOST` decides which processes are lost.
 
     Each item has the number of attempts after which a lost delivery is not sent again.
@@ -152,10 +155,10 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[LostCriteria, int]]) 
     return [_rescue(transaction, criteria, max_attempts) for criteria, max_attempts in batch]
 
 
-def _rescue(transaction: Transaction, criteria: LostCriteria, max_attempts: int) -> list[RescuedJob]:
+def _rescue(transaction: Transaction, criteria: LostCriteria, max_attempts: int) -> list[RescuedJob | GivenUpDelivery]:
     lost = lost_parameters(transaction, criteria)
     jobs = [_RunningJob(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
-    rescued = [
+    rescued: list[RescuedJob | GivenUpDelivery] = [
         _lose(transaction, job, LossReason.PROCESS_DIED if job.owner in criteria.dead else LossReason.LEASE_EXPIRED)
         for job in jobs
     ]
@@ -163,14 +166,25 @@ def _rescue(transaction: Transaction, criteria: LostCriteria, max_attempts: int)
         transaction.topics.add(Topic.CANCEL)
         # What has just ended one process may soon end another; no suspect starts in the meantime.
         transaction.change("postpone_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
-    if deliveries := transaction.all("release_lost_deliveries", {**lost, "max_attempts": max_attempts}):
-        # The outcome is not known. The recorded attempt shows the operator why the delivery is repeated or dead.
-        attempts = [(delivery, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for delivery, attempt in deliveries]
-        transaction.rows("insert_delivery_attempts", attempts)
-        transaction.topics.add(Topic.DELIVERY)
+    rescued += _release_deliveries(transaction, lost, max_attempts)
     if transaction.change("release_lost_polls", lost):
         transaction.topics.add(Topic.POLL)
     return rescued
+
+
+def _release_deliveries(transaction: Transaction, lost: dict[str, Any], max_attempts: int) -> list[GivenUpDelivery]:
+    """Make lost deliveries due again. Returns those that are given up instead."""
+    deliveries = transaction.all("release_lost_deliveries", {**lost, "max_attempts": max_attempts})
+    if deliveries:
+        # The outcome is not known. The recorded attempt shows the operator why the delivery is repeated or dead.
+        attempts = [(row[0], row[1], transaction.now, 0.0, None, LOST_SENDER, b"") for row in deliveries]
+        transaction.rows("insert_delivery_attempts", attempts)
+        transaction.topics.add(Topic.DELIVERY)
+    return [
+        GivenUpDelivery(delivery_id, format_request_id(key, tail), WebhookKind(kind), host, attempt, LOST_SENDER)
+        for delivery_id, attempt, state, kind, host, key, tail in deliveries
+        if state == DeliveryState.DEAD
+    ]
 
 
 def _lose(transaction: Transaction, job: _RunningJob, reason: LossReason) -> RescuedJob:

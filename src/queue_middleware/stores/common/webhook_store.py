@@ -108,13 +108,13 @@ class CommonWebhookStore:
         """Read the attempts of a delivery."""
         return await self._read_many(lambda queries: webhook_queries.attempts(queries, delivery_id))
 
-    async def redeliver(self, ids: Collection[int]) -> int:
+    async def redeliver(self, ids: Collection[int], operator: str, target: str) -> int:
         """Make webhooks due again."""
-        return await self._write(deliveries.redeliver, ids)
+        return await self._write(deliveries.redeliver, (ids, operator, target))
 
-    async def probe(self, host: str) -> int:
+    async def probe(self, host: str, operator: str) -> int:
         """Send a probe now."""
-        return await self._write(deliveries.probe, host)
+        return await self._write(deliveries.probe, (host, operator))
 
     async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:
         """Read the health of flows."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from queue_middleware.background import run_in_thread
 from queue_middleware.jobs.models import RescuedJob
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import future_times, job_queries, jobs, requeueing
 from queue_middleware.stores.common.lost_claims import LostCriteria
@@ -47,14 +48,14 @@ class FileMaintenance:
         self._pruning = Pruning(write, read, clocks.trusted_now, round(settings.retention * 1000))
         self.reserve = DiskReserve(path, wanted=settings.min_free_disk != 0)
 
-    async def rescue(self, owner: str, running: Collection[int]) -> list[RescuedJob]:
-        """Take over the jobs of lost processes. `owner` is the present process."""
+    async def rescue(self, owner: str, running: Collection[int]) -> list[RescuedJob | GivenUpDelivery]:
+        """Take over the work of lost processes. `owner` is the present process."""
         dead = await self._read(lambda queries: dead_owners(self._path, owner, job_queries.owners(queries)))
         ended_by = self._leases.ended_by(self._clocks.boot())
         if not dead and not await self._read(lambda queries: job_queries.has_expired_leases(queries, ended_by)):
             return []
         max_attempts = len(self._schedule) + 1 + _EXTRA_LOST_ATTEMPTS
-        rescued: list[RescuedJob] = await self._write(
+        rescued: list[RescuedJob | GivenUpDelivery] = await self._write(
             requeueing.rescue, (LostCriteria(dead, running, self._leases), max_attempts)
         )
         return rescued

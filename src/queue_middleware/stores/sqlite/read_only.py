@@ -68,6 +68,7 @@ class ReadOnlySQLiteStore(CommonJobStore):
             self._clock,
             lambda: living_owners(self.path),
             lambda: measure(self.path, settings),
+            lambda: "",
         )
         self.tasks = CommonTaskStore(_refuse, self._read_many, self._clock, self._read_many)
 

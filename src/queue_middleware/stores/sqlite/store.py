@@ -13,7 +13,8 @@ from functools import partial
 from queue_middleware.background import run_in_thread
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import RescuedJob
-from queue_middleware.jobs.processes import SlotUse
+from queue_middleware.jobs.processes import Usage
+from queue_middleware.jobs.rescues import GivenUpDelivery
 from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import processes, requeueing
@@ -86,6 +87,7 @@ class SQLiteStore(CommonJobStore):
             self._clocks.wall,
             partial(living_owners, self.path),
             partial(measure, self.path, settings),
+            lambda: self.owner,
         )
         self._counters = SQLiteQueueCounters()
         self._routes = RouteIds()
@@ -261,10 +263,10 @@ class SQLiteStore(CommonJobStore):
 
     # --- leases and maintenance
 
-    def renew(self, tokens: Collection[int], slots: SlotUse | None = None) -> int:
-        """Extend leases, and report the slots of this process."""
+    def renew(self, tokens: Collection[int], usage: Usage | None = None) -> int:
+        """Extend leases, and report what this process is busy with."""
         process = self.operations.process
-        report = None if slots is None or process is None else processes.report(process, slots, self._clocks.wall())
+        report = None if usage is None or process is None else processes.report(process, usage, self._clocks.wall())
         try:
             self._files.liveness.restore()
         finally:  # leases must be renewed even if this fails
@@ -274,8 +276,8 @@ class SQLiteStore(CommonJobStore):
                 self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))
         return renewed
 
-    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
-        """Take over the jobs of lost processes."""
+    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob | GivenUpDelivery]:
+        """Take over the work of lost processes."""
         return await self._maintenance.rescue(self.owner, running)
 
     async def expire(self) -> list[RescuedJob]:

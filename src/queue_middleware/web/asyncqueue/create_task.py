@@ -33,6 +33,8 @@ from queue_middleware.worker.starts import Submission
 
 from .schema import TaskRequest, check_due, read_task
 
+CREATED = 201
+"""The status of the response, also if the task existed already."""
 _FIELD = "targetUrl"
 _PATH = b"tasks"
 """What fingerprints have in place of the path of a call, which begins with a slash: no call is the same request as a task."""
@@ -105,7 +107,7 @@ class TaskCreator:
 
     async def _submit(self, new: NewJob, task: Task, caller: Headers) -> tuple[Submission, Created]:
         while True:
-            submission = await self._runtime.submit(new, caller)
+            submission = await self._runtime.submit(new, caller, status=CREATED)
             existing = submission.result.existing
             if existing is None:
                 return submission, Created(_record(submission.result.request_id, new, task.spec), self._secrets_of(task))

@@ -27,7 +27,7 @@ from queue_middleware.web.rate_limit import LookupLimiter
 from queue_middleware.web.request import MAX_CALLBACK_BYTES, BodyReader, Endpoint, QueueRequest
 from queue_middleware.web.waiting import WaitingRequests
 
-from .create_task import TaskCreator
+from .create_task import CREATED, TaskCreator
 from .routes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
 
 PREFIX = "/v1/"
@@ -92,7 +92,7 @@ class TaskEndpoints:
         with submission:
             request.request_id = created.record.job.request_id
             replayed = REPLAYED if created.is_replayed else ()
-            await request.respond(201, created_body(created.record, created.secrets), replayed)
+            await request.respond(CREATED, created_body(created.record, created.secrets), replayed)
 
     async def _list(self, request: Request) -> None:
         if request.identity is None:

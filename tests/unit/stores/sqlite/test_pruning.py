@@ -143,7 +143,7 @@ async def test_a_job_that_is_redelivered_before_its_deletion_is_kept(
     clock.advance(61)
     found = await store._read(lambda connection: retention.find_prunable(connection, clock(), 60_000, 0, 10))
     assert [key for key, _ in found.jobs] == ([claim.key, other.key] if not parts else [claim.key])
-    assert await store.webhooks.redeliver([delivery]) == 1
+    assert await store.webhooks.redeliver([delivery], "carol", "all") == 1
     pruned = await store._writer.submit(retention.prune, found)
     assert pruned.count == (0 if parts else 1)
     assert (await store.result(claim.request_id)).response == make_response(chunks=parts)
@@ -156,7 +156,7 @@ async def test_a_result_that_is_deleted_in_part_cannot_be_redelivered(store: SQL
     assert await store.prune(10) == 1
     assert 0 < counted(store, "response_chunk") < 40
     assert (await store.result(claim.request_id)).response is None
-    assert await store.webhooks.redeliver([delivery]) == 0
+    assert await store.webhooks.redeliver([delivery], "carol", "all") == 0
     assert await store.webhooks.records(DeliveryFilter(request_id=claim.request_id)) == []
     while await store.prune(10):
         pass

@@ -115,7 +115,7 @@ async def test_a_reader_changes_nothing(settings):
         with pytest.raises(StoreError, match="reading only"):
             await stores.jobs.claim(1)
         with pytest.raises(StoreError, match="reading only"):
-            await stores.webhooks.redeliver([1])
+            await stores.webhooks.redeliver([1], "carol", "all")
 
 
 async def test_a_file_that_cannot_be_read_is_reported(settings, tmp_path):

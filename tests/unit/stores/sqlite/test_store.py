@@ -208,6 +208,7 @@ QUERY_PLANS = [
     ("next_unpaused_delayed_job", "job_delayed"),
     ("promote_suspect", "SEARCH job USING INTEGER PRIMARY KEY"),
     ("promote_unpaused_suspect", "SEARCH job USING INTEGER PRIMARY KEY"),
+    ("delay_paused_suspects", "SEARCH job USING INTEGER PRIMARY KEY"),
     ("count_jobs", "job_running"),
     ("idempotency_keys", "known USING PRIMARY KEY (scope=? AND key=?)"),
     ("count_jobs", "task_awaits"),

@@ -15,6 +15,7 @@ SELECT job_id FROM request_chunk JOIN job ON job.id = job_id WHERE finished_at I
     AND job_id NOT IN (SELECT job_id FROM kept_request)
 UNION ALL SELECT job_id FROM kept_request JOIN job ON job.id = job_id
     WHERE kept_until IS NULL AND state <> 'awaiting' OR kept_until IS NOT NULL AND finished_at IS NULL
+UNION ALL SELECT job_id FROM kept_request JOIN unstored_response USING (job_id)
 UNION ALL SELECT job_id FROM early_result JOIN job ON job.id = job_id WHERE finished_at IS NOT NULL
 UNION ALL SELECT job_id FROM task JOIN job ON job.id = job_id
     WHERE finished_at IS NOT NULL AND (awaits_until IS NOT NULL OR poll_at IS NOT NULL

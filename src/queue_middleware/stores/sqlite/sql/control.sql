@@ -16,7 +16,8 @@ DELETE FROM pause WHERE route = ?;
 -- name: delay_paused_suspects
 -- A suspect that is queued keeps the other suspects from starting, so one that does not start must not be queued.
 UPDATE job SET state = 'delayed', due_at = :now
-WHERE state = 'queued' AND id IN (SELECT job_id FROM suspect) AND route IN (SELECT id FROM route WHERE template = :route);
+WHERE state = 'queued' AND id IN (SELECT job_id FROM suspect)
+    AND route IN (SELECT id FROM route WHERE template IN (SELECT value FROM json_each(:paused)));
 
 -- name: claim_unpaused_jobs
 -- `claim_jobs` while a route is paused. `job_queued` has the route, so that the jobs of paused routes are skipped without reading them.
@@ -43,12 +44,13 @@ SELECT min(due_at) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_i
         AND NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job AS other ON other.id = job_id WHERE other.state IN ('queued', 'running'))));
 
 -- name: put_process
-INSERT INTO process (owner, host, pid, version, concurrency, started_at, seen_at, running, stuck)
-VALUES (:owner, :host, :pid, :version, :concurrency, :started_at, :seen_at, :running, :stuck)
-ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at, running = excluded.running, stuck = excluded.stuck;
+INSERT INTO process (owner, host, pid, version, concurrency, started_at, seen_at, running, stuck, streams)
+VALUES (:owner, :host, :pid, :version, :concurrency, :started_at, :seen_at, :running, :stuck, :streams)
+ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at, running = excluded.running, stuck = excluded.stuck,
+    streams = excluded.streams;
 
 -- name: processes
-SELECT owner, host, pid, version, concurrency, started_at, seen_at, running, stuck FROM process ORDER BY started_at, owner;
+SELECT owner, host, pid, version, concurrency, started_at, seen_at, running, stuck, streams FROM process ORDER BY started_at, owner;
 
 -- name: delete_processes
 DELETE FROM process WHERE owner IN (SELECT value FROM json_each(?));

@@ -107,9 +107,10 @@ SELECT job.id, id_random FROM copy CROSS JOIN job ON job.id = job_id
 WHERE original = :key AND original_random = :tail ORDER BY job.id LIMIT :limit;
 
 -- name: cancellable_jobs
--- The last column is the number of chunks that are deleted with the request.
+-- The last column is the number of chunks that are deleted, or kept, with the request. The body in `payload` is a part of one.
 SELECT job.id, state, (SELECT count(*) FROM request_chunk WHERE job_id = job.id) + (SELECT count(*) FROM response_chunk WHERE job_id = job.id)
-FROM json_each(?) AS chosen CROSS JOIN job ON job.id = chosen.value AND state IN ('queued', 'delayed', 'running', 'awaiting');
+    + ifnull((SELECT length(body) FROM payload WHERE job_id = job.id), 0) * 1.0 / :chunk
+FROM json_each(:keys) AS chosen CROSS JOIN job ON job.id = chosen.value AND state IN ('queued', 'delayed', 'running', 'awaiting');
 
 -- name: request_cancellations
 UPDATE job SET cancelling = 1 WHERE id IN (SELECT value FROM json_each(?));

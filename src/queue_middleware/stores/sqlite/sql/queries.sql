@@ -249,7 +249,7 @@ WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value 
 UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :max_attempts, 'dead', 'pending'),
     due_at = :now + min(1000 << max(0, min(attempt - attempts_before_redelivery - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)))
-RETURNING id, attempt;
+RETURNING id, attempt, state, kind, host, job_id, (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: release_lost_polls
 UPDATE task SET owner = NULL, token = NULL, lease_until = NULL
@@ -264,8 +264,10 @@ UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NU
 WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
 -- name: overdue_jobs
-SELECT id, id_random, (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
-WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
+-- The last column is the number of chunks that are deleted, or kept, with the request. The body in `payload` is a part of one.
+SELECT id, id_random, (SELECT count(*) FROM request_chunk WHERE job_id = job.id)
+    + ifnull((SELECT length(body) FROM payload WHERE job_id = job.id), 0) * 1.0 / :chunk FROM job
+WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= :now LIMIT 500;
 
 -- name: job
 SELECT id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,

@@ -64,7 +64,8 @@ UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE i
 
 -- name: timed_out_tasks
 -- A task whose poll is due or running gets another minute.
-SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
+SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id = job.id)
+    + (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
 WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000) ORDER BY awaits_until LIMIT 500;
 
 -- name: due_polls

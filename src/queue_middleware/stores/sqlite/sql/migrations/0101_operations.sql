@@ -70,7 +70,8 @@ CREATE TABLE process (
     started_at  INTEGER NOT NULL,
     seen_at     INTEGER NOT NULL,
     running     INTEGER NOT NULL DEFAULT 0,
-    stuck       INTEGER NOT NULL DEFAULT 0
+    stuck       INTEGER NOT NULL DEFAULT 0,
+    streams     INTEGER NOT NULL DEFAULT 0  -- open status streams
 ) STRICT, WITHOUT ROWID;
 
 -- What operators have done; the newest 10,000 rows.
