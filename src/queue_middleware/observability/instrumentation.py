@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +22,7 @@ from queue_middleware.jobs.models import Claim
 from queue_middleware.jobs.store import JobStore
 
 _Enter = Callable[[Any], AbstractContextManager[object]]
+_NOTHING = nullcontext()
 
 
 def combine(instrumentations: Iterable[Instrumentation], store: JobStore, emit: Emit) -> Instruments | None:
@@ -36,26 +37,26 @@ class _Combination(Instruments):
     def __init__(self, parts: tuple[Instrumentation, ...], store: JobStore, emit: Emit) -> None:
         self._store = store
         self._emit = emit
-        self._submission = tuple(part.submission for part in parts)
-        self._attempt = tuple(part.attempt for part in parts)
-        self._call = tuple(part.call for part in parts)
-        self._callback = tuple(part.callback for part in parts)
-        self._action = tuple(part.action for part in parts)
+        self._submission = _overridden(parts, "submission")
+        self._attempt = _overridden(parts, "attempt")
+        self._call = _overridden(parts, "call")
+        self._callback = _overridden(parts, "callback")
+        self._action = _overridden(parts, "action")
 
     def submission(self, work: SubmissionWork) -> AbstractContextManager[object]:
-        return _Entered(self._submission, work, self._report)
+        return _Entered(self._submission, work, self._report) if self._submission else _NOTHING
 
     def attempt(self, work: AttemptWork) -> AbstractContextManager[object]:
-        return _Entered(self._attempt, work, self._report)
+        return _Entered(self._attempt, work, self._report) if self._attempt else _NOTHING
 
     def call(self, work: CallWork) -> AbstractContextManager[object]:
-        return _Entered(self._call, work, self._report)
+        return _Entered(self._call, work, self._report) if self._call else _NOTHING
 
     def callback(self, work: CallbackWork) -> AbstractContextManager[object]:
-        return _Entered(self._callback, work, self._report)
+        return _Entered(self._callback, work, self._report) if self._callback else _NOTHING
 
     def action(self, work: ActionWork) -> AbstractContextManager[object]:
-        return _Entered(self._action, work, self._report)
+        return _Entered(self._action, work, self._report) if self._action else _NOTHING
 
     def keep_trace(self, claim: Claim) -> None:
         if claim.trace is not None:
@@ -74,6 +75,12 @@ class _Combination(Instruments):
 
     def _report(self, defect: Exception) -> None:
         self._emit(ServiceError("instrumentation", defect, 0.0))
+
+
+def _overridden(parts: Iterable[Instrumentation], method: str) -> tuple[_Enter, ...]:
+    """The method of each part that does not inherit it from the base, which does nothing."""
+    methods = [getattr(part, method) for part in parts]
+    return tuple([enter for enter in methods if getattr(enter, "__func__", None) is not getattr(Instrumentation, method)])
 
 
 class _Entered:

@@ -25,6 +25,15 @@ TOKEN_HOLDER = "admin"  # noqa: S105 - a name
 """The name of an operator with the token."""
 
 
+class NoOperator(Unauthorized):
+    """The token of operators is missing or wrong. API keys do not take its place."""
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """`WWW-Authenticate` with the only scheme that is accepted."""
+        return ((b"www-authenticate", b"Bearer"),)
+
+
 class Admin(Struct, frozen=True):
     """An operator, as a function that is passed as `admin` returns it."""
 
@@ -61,10 +70,10 @@ class AdminAccess:
     def _check_token(self, scope: Scope) -> None:
         given = _bearer(scope)
         if given is None:
-            raise Unauthorized("the token of operators is needed: send 'Authorization: Bearer <token>'")
+            raise NoOperator("the token of operators is needed: send 'Authorization: Bearer <token>'")
         if not hmac.compare_digest(self._token or b"", _digest(given)):
             self._wrong_tokens.count(address_of(scope))
-            raise Unauthorized("this is not the token of operators")
+            raise NoOperator("this is not the token of operators")
 
 
 def _bearer(scope: Scope) -> bytes | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -84,6 +85,17 @@ def test_several_are_entered_in_order_and_exited_in_reverse(events: EventRecorde
     with combined.submission(work()):
         notes.append("work")
     assert notes == ["enter a", "enter b", "work", "exit b", "exit a"]
+
+
+def test_a_method_that_is_not_overridden_is_not_called(events: EventRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    combined = combine((Noting("a", notes), Instrumentation()), events)
+    assert combined.submission(work()) is not combined.submission(work())
+    assert combined.call(Mock()) is combined.call(Mock())
+    late = Instrumentation()
+    monkeypatch.setattr(late, "action", Noting("late", notes).submission)
+    with combine((late,), events).action(Mock()):
+        assert notes == ["enter late"]
 
 
 def test_the_error_of_the_work_is_seen_and_not_suppressed(events: EventRecorder) -> None:

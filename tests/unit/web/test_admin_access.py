@@ -33,6 +33,7 @@ async def test_a_missing_or_wrong_token_is_refused(authorization: str | None) ->
     with pytest.raises(Unauthorized) as refusal:
         await AdminAccess(TOKEN).identify(scope(authorization))
     assert TOKEN[:-1] not in refusal.value.detail
+    assert refusal.value.headers == ((b"www-authenticate", b"Bearer"),)
 
 
 async def test_wrong_tokens_are_limited_by_address_and_the_right_one_is_still_accepted() -> None:

@@ -15,14 +15,18 @@ _HEADERS = frozenset({_TRACEPARENT, _TRACESTATE})
 _USUAL = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 """A `traceparent` as this module writes it. The propagator of the API reads every form, and takes ten times as long."""
 _propagator = TraceContextTextMapPropagator()
+_NO_STATE = TraceState()
+"""Immutable, so all span contexts share one."""
 
 
 def read_headers(headers: Headers) -> SpanContext | None:
     """The span that the headers name; None if they name none."""
-    carrier = {name.decode("ascii"): value.decode("latin-1") for name, value in headers if name in _HEADERS}
-    if len(carrier) == 1 and (trace := carrier.get("traceparent")) is not None:
-        return read_trace(trace)
-    return _read(carrier) if carrier else None
+    found = [pair for pair in headers if pair[0] in _HEADERS]
+    if not found:
+        return None
+    if len(found) == 1 and found[0][0] == _TRACEPARENT:
+        return read_trace(found[0][1].decode("latin-1"))
+    return _read({name.decode("ascii"): value.decode("latin-1") for name, value in found})
 
 
 def read_trace(trace: str | None) -> SpanContext | None:
@@ -31,7 +35,7 @@ def read_trace(trace: str | None) -> SpanContext | None:
         return None
     if usual := _USUAL.fullmatch(trace):
         flags = TraceFlags(int(usual[3], 16))
-        span = SpanContext(int(usual[1], 16), int(usual[2], 16), True, flags, TraceState())
+        span = SpanContext(int(usual[1], 16), int(usual[2], 16), True, flags, _NO_STATE)
         return span if span.is_valid else None
     return _read({"traceparent": trace})
 
