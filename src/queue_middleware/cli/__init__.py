@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from .output import Terminal
+from .output import Terminal, accept_every_character
 
 Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 """Runs one action with the parsed arguments. Returns a value of `exit_codes.Exit`; None stands for `Exit.DONE`."""
@@ -47,17 +47,24 @@ def main(arguments: Sequence[str] | None = None, *, clock: Callable[[], float] =
     `clock` returns the time in seconds since 1970. Raises `SystemExit` with 2 if the arguments are not valid, and with 0
     after `--help`.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    name = next((word for word in given if not word.startswith("-")), None)
-    chosen = make_parser([] if name is None else [name], dict(os.environ)).parse_args(given)
-    command: Command = chosen.command
-    chosen.clock = clock
+    accept_every_character()
     try:
-        return command(chosen, Terminal.of(chosen, clock)) or 0
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments, clock)
+        finally:
+            sys.stdout.flush()  # so that a full disk or a closed pipe is an error here, and not at the end of Python
     except (Exception, KeyboardInterrupt) as error:
         from .failures import report  # nothing of it is needed for a command that succeeds
 
         return report(error)
+
+
+def _run(given: Sequence[str], clock: Callable[[], float]) -> int:
+    name = next((word for word in given if not word.startswith("-")), None)
+    chosen = make_parser([] if name is None else [name], dict(os.environ)).parse_args(given)
+    command: Command = chosen.command
+    chosen.clock = clock
+    return command(chosen, Terminal.of(chosen, clock)) or 0
 
 
 def make_parser(names: Sequence[str] | None = None, environment: dict[str, str] | None = None) -> argparse.ArgumentParser:
@@ -68,6 +75,7 @@ def make_parser(names: Sequence[str] | None = None, environment: dict[str, str] 
         epilog="Exit status: 0 done, 1 refused, 2 arguments not valid, 3 nothing matched, 4 the request failed, "
         "5 queue or service not reachable, 130 interrupted.",
     )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the release and exit")
     commands = parser.add_subparsers(required=True, metavar="command")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -77,6 +85,17 @@ def make_parser(names: Sequence[str] | None = None, environment: dict[str, str] 
 
             set_defaults(command, environment or {})
     return parser
+
+
+class _PrintVersion(argparse.Action):
+    """Prints the release. The action of argparse needs the text in advance, and to find it takes longer than `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and end the command."""
+        from importlib.metadata import version
+
+        print(f"queue-middleware {version('queue-middleware')}")
+        parser.exit()
 
 
 def module_of(name: str):  # type: ignore[no-untyped-def]  # a module has no useful type

@@ -25,7 +25,9 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--route", metavar="R", help="the template of the path, e.g. /items/{id}")
     group.add_argument("--client", metavar="C", help="the name or the network address of the client")
-    group.add_argument("--error", choices=list(ErrorType), metavar="E", help=f"the error_type: {', '.join(ErrorType)}")
+    group.add_argument(
+        "--error", choices=[str(one) for one in ErrorType], metavar="E", help=f"the error_type: {', '.join(ErrorType)}"
+    )
     group.add_argument(
         "--since", type=past, metavar="TIME", help="submitted at this time or later: 2h, or 2027-01-15T08:00:00Z"
     )

@@ -14,7 +14,7 @@ from queue_middleware.webhooks.signing.keyfile import KeyFile, keys_of_option, p
 from queue_middleware.webhooks.signing.keyring import LEAD_TIME, Key, KeyRing, KeyStatus, format_time
 
 from .flags import add_action, add_actions, seconds
-from .opening import existing, settings_of
+from .opening import as_owner, existing, settings_of
 from .output import Terminal
 
 
@@ -81,8 +81,11 @@ def _rotate(chosen: argparse.Namespace, terminal: Terminal) -> None:
     file = _file(settings, terminal)
     if settings.signing_key is None and not file.path.exists():
         # In the wrong folder it would create a key that no service uses, and look like success.
-        existing(settings)
-    ring = file.replace_all() if chosen.compromised else file.rotate(lead_time=chosen.notice)
+        with as_owner(existing(settings)):
+            file.create()
+        ring = file.read()
+    else:
+        ring = file.replace_all() if chosen.compromised else file.rotate(lead_time=chosen.notice)
     if terminal.json:
         terminal.print_json(Rotation([_row(ring, key, terminal.clock()) for key in ring.keys]))
         return

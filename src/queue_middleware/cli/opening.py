@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 from queue_middleware.events import Emit, Event, Finished
@@ -58,12 +59,31 @@ async def acting(chosen: argparse.Namespace) -> AsyncIterator[Stores]:
     """
     async with reading(chosen):
         pass  # it checks the schema
-    stores = open_stores(settings_of(chosen), _clock(chosen))
-    await stores.database.open()
+    settings = settings_of(chosen)
+    with as_owner(existing(settings)):
+        stores = open_stores(settings, _clock(chosen))
+        await stores.database.open()
+        try:
+            yield stores
+        finally:
+            await stores.database.close()
+
+
+@contextmanager
+def as_owner(location: Location) -> Iterator[None]:
+    """Root becomes the user who owns the database, so that this user's service can open the files that are created."""
+    owner = location.secrets.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
     try:
-        yield stores
+        yield
     finally:
-        await stores.database.close()
+        os.seteuid(0)
+        os.setegid(group)
 
 
 @asynccontextmanager

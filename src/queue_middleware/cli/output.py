@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from io import TextIOWrapper
 from typing import Any
 
+_NOT_ASCII = re.compile(r"[^ -~\n]")
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -42,11 +45,7 @@ class Terminal:
 
         from msgspec import to_builtins
 
-        content = to_builtins(document, str_keys=True)
-        try:
-            print(json.dumps(content, indent=indent, ensure_ascii=False))
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can represent and UTF-8 cannot
-            print(json.dumps(content, indent=indent))
+        print(printable_json(json.dumps(to_builtins(document, str_keys=True), indent=indent, ensure_ascii=False)))
 
     def print_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table. A column whose name begins with `>` is aligned to the right."""
@@ -112,6 +111,12 @@ class Terminal:
         return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
 
 
+def accept_every_character() -> None:
+    """Make standard output escape what its encoding does not have, e.g. in a terminal for Latin-1, instead of failing."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def timestamp(at: int) -> str:
     """A time in milliseconds since 1970 by RFC 3339, in UTC, e.g. `2027-01-15T08:00:00.000Z`."""
     from datetime import UTC, datetime  # not needed for `--help`
@@ -149,3 +154,15 @@ def plural(number: int, thing: str) -> str:
 def printable(text: str) -> str:
     """The text on one line, without characters that control a terminal: a client may have chosen it."""
     return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def printable_json(text: str) -> str:
+    """JSON in which characters that control a terminal, or that standard output does not have, are escaped as JSON does it."""
+    has_all = (sys.stdout.encoding or "").lower().startswith("utf")
+
+    def escaped(found: re.Match[str]) -> str:
+        import json  # only for `--json`
+
+        return found[0] if has_all and found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+    return _NOT_ASCII.sub(escaped, text)

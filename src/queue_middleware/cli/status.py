@@ -22,7 +22,7 @@ from .exit_codes import NotUnderstood
 from .flags import seconds, set_command
 from .live import repeat
 from .opening import reading
-from .output import Terminal, plural, timestamp
+from .output import Terminal, plural, printable, timestamp
 from .pause import PauseRow, pause_row
 from .processes import ProcessRow, process_row
 from .receivers import ReceiverRow, receiver_row
@@ -30,6 +30,8 @@ from .throughput import COLUMNS, Throughput, cells, read_throughput, recent_line
 
 _INTERVAL = 2.0
 _MOST_RECEIVERS = 3
+_HEALTH = {ReceiverHealth.OPEN: "circuit open"}
+"""The health in words; a host that 'is open' could be taken for a healthy one."""
 
 
 class Status(Struct, frozen=True):
@@ -94,7 +96,7 @@ async def _print(chosen: argparse.Namespace, terminal: Terminal) -> None:
 
 async def _watch(chosen: argparse.Namespace, terminal: Terminal) -> None:
     async def text() -> str:
-        return "\n".join(_lines(await _read(chosen, terminal), terminal))
+        return "\n".join(printable(line) for line in _lines(await _read(chosen, terminal), terminal))
 
     await repeat(text, chosen.watch)
 
@@ -176,7 +178,8 @@ def _pause(pause: Pause, terminal: Terminal) -> str:
 def _receivers(flows: list[FlowRecord], terminal: Terminal) -> Iterator[str]:
     for flow in flows[:_MOST_RECEIVERS]:
         probe = f", next probe {terminal.since(flow.open_until)}" if flow.health is ReceiverHealth.OPEN else ""
-        yield f"receiver: {flow.host} is {flow.health}{probe}, {plural(flow.pending, 'webhook')} pending"
+        health, pending = _HEALTH.get(flow.health, flow.health), plural(flow.pending, "webhook")
+        yield f"receiver: {flow.host}: {health}{probe}, {pending} pending"
     if flows:
         more = f"{len(flows) - _MOST_RECEIVERS:,} more   " if len(flows) > _MOST_RECEIVERS else ""
         yield f"          {more}(queue-middleware receivers list)"

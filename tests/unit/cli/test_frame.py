@@ -154,3 +154,66 @@ def test_schemas_are_valid(terminal):
     for command, schema in schemas().items():
         jsonschema_rs.meta.validate(schema)
         assert command.split()[0] in COMMANDS
+
+
+def run_command(*arguments: str, out: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process, with this descriptor as its standard output."""
+    return subprocess.run(
+        [sys.executable, "-m", "queue_middleware", *arguments],
+        stdout=out, stderr=subprocess.PIPE, text=True, check=False, timeout=60, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_full_disk_is_reported_in_one_line(buffered):
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = run_command("metrics", "rules", out=full, PYTHONUNBUFFERED=buffered)
+    finally:
+        os.close(full)
+    message = "queue-middleware: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("metrics", "rules")])
+def test_a_reader_that_has_ended_is_no_error(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run_command(*arguments, out=writer, PYTHONUNBUFFERED="")
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_standard_output_may_have_another_encoding(tmp_path):
+    with (tmp_path / "help").open("wb") as file:
+        done = run_command("requests", "list", "--help", out=file.fileno(), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"S,\u2026" in (tmp_path / "help").read_text()
+
+
+def test_json_contains_no_characters_that_control_a_terminal(capsys):
+    text = "\x1b\x7f\x9b\u202e\U000e0001 ä"
+    Terminal(lambda: 0.0).print_json([text])
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    assert "ä" in printed
+    assert json.loads(printed) == [text]
+
+
+def test_the_release_is_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert re.fullmatch(r"queue-middleware \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_the_choices_of_a_flag_are_listed_as_they_are_written(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["requests", "list", "--error", "bad"])
+    assert re.search(r"choose from '?request_timeout'?, ", capsys.readouterr().err)
+
+
+def test_a_reason_does_not_control_the_terminal(capsys):
+    assert report(SettingsError("line 1: \x1b[2J\x9b")) == 1
+    assert capsys.readouterr().err == "queue-middleware: line 1: \\x1b[2J\\x9b\n"

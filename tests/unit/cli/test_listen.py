@@ -11,6 +11,7 @@ import pytest
 
 from queue_middleware.cli import main, make_parser
 from queue_middleware.cli.incoming_webhooks import Arrival, IncomingWebhooks, Plan
+from queue_middleware.cli.listen import _View
 from queue_middleware.cli.loopback_server import LoopbackServer
 from queue_middleware.cli.output import Terminal
 from queue_middleware.cli.sample_webhook import Sample, build_sample
@@ -293,6 +294,14 @@ def test_a_port_that_is_taken_is_reported(capsys, monkeypatch, tmp_path):
         port = taken.getsockname()[1]
         assert main(["listen", "--port", str(port)]) == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
+
+
+def test_json_of_a_webhook_does_not_control_the_terminal(capsys):
+    view = _View(Terminal(lambda: NOW, json=True), show_body=True)
+    view.show(Arrival(0, REQUEST, REQUEST, "completed", 1, 401, "", False, "", "", None, [], body="\x7f\x9b2J"))
+    printed = capsys.readouterr().out
+    assert printed.rstrip("\n").isprintable()
+    assert json.loads(printed)["body"] == "\x7f\x9b2J"
 
 
 @pytest.mark.parametrize(

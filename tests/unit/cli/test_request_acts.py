@@ -60,7 +60,7 @@ def acts(terminal) -> list[tuple[str, Action, str, int]]:
 
 def test_named_requests_are_cancelled(terminal, ids):
     printed = terminal.run("requests", "cancel", ids["queued"], ids["delayed"], "--operator", "alice")
-    assert printed == "2 requests will be cancelled\n"
+    assert printed == "2 requests were cancelled\n"
     assert not terminal.database.with_name("queue.sqlite3.secret").exists()  # only copies of tasks need it
     assert states(terminal, ids) == {
         "completed": "completed", "crashed": "completed", "failed": "failed",
@@ -74,7 +74,7 @@ def test_named_requests_are_cancelled(terminal, ids):
 
 def test_what_cannot_be_cancelled_is_reported(terminal, ids):
     status, printed = terminal.run_any("requests", "cancel", ids["completed"], UNKNOWN, ids["queued"])
-    assert (status, printed) == (1, "1 request will be cancelled\n")
+    assert (status, printed) == (1, "1 request was cancelled\n")
     assert f"the request {ids['completed']} has already ended\n" in terminal.error
     assert f"there is no request {UNKNOWN}\n" in terminal.error
     assert "left out: 1 ended, 1 UnknownRequest" in terminal.error
@@ -105,7 +105,7 @@ def test_an_act_that_the_database_interrupts_prints_what_was_done_and_fails(term
     monkeypatch.setattr(request_admin, "_BATCH", 2)
     monkeypatch.setattr(CommonOperatorStore, "cancel_many", cancel_many)
     status, printed = terminal.run_any("requests", "cancel", "--all", "--yes")
-    assert (status, printed) == (5, "2 requests will be cancelled\n")
+    assert (status, printed) == (5, "2 requests were cancelled\n")
     assert "left out: 1 StoreBusy" in terminal.error
     assert "does not respond" in terminal.error
 
@@ -113,7 +113,7 @@ def test_an_act_that_the_database_interrupts_prints_what_was_done_and_fails(term
 def test_everything_is_cancelled_only_with_all(terminal, ids):
     assert "or add --all" in terminal.run("requests", "cancel", "--yes", fails=True, code=2)
     assert "not both" in terminal.run("requests", "cancel", ids["queued"], "--all", fails=True, code=2)
-    assert terminal.run("requests", "cancel", "--all", "--yes") == "3 requests will be cancelled\n"
+    assert terminal.run("requests", "cancel", "--all", "--yes") == "3 requests were cancelled\n"
     assert "no request matches" in terminal.run("requests", "cancel", "--state", "completed", "--yes", fails=True, code=3)
 
 
@@ -138,7 +138,7 @@ def test_acts_are_counted_in_the_metrics(terminal, ids):
 
 def test_a_kept_request_is_submitted_again(terminal, ids):
     sentence, copy = terminal.run("requests", "replay", ids["failed"]).splitlines()
-    assert sentence == "1 request will be submitted again"
+    assert sentence == "1 request was submitted again"
     detail = terminal.json("requests", "show", copy)
     assert (detail["original"], detail["request"]["state"]) == (ids["failed"], "queued")
     assert terminal.json("requests", "show", ids["failed"])["copies"] == [copy]
@@ -203,14 +203,14 @@ def test_the_copy_of_a_task_has_secret_ids_of_its_own(terminal, monkeypatch):
 
 
 def test_delayed_requests_are_started_early(terminal, ids):
-    assert terminal.run("requests", "run-now", ids["delayed"]) == "1 request will be started as soon as a slot is free\n"
+    assert terminal.run("requests", "run-now", ids["delayed"]) == "1 request was made due\n"
     assert terminal.json("requests", "show", ids["delayed"])["due_at"] == "2027-01-15T08:00:00.000Z"
     assert "is not delayed" in terminal.run_any("requests", "run-now", ids["queued"])[1] + terminal.error
     assert acts(terminal) == [(getpass.getuser(), Action.RUN_NOW, ids["delayed"], 1)]
 
 
 def test_a_selection_of_delayed_requests_is_started_early(terminal, ids):
-    assert terminal.run("requests", "run-now", "--all", "--dry-run") == "1 request would be started as soon as a slot is free\n"
+    assert terminal.run("requests", "run-now", "--all", "--dry-run") == "1 request would be made due\n"
     assert terminal.json("requests", "run-now", "--all", "--yes")["done"] == 1
 
 
@@ -232,7 +232,7 @@ def test_the_operator_is_asked_on_a_terminal(terminal, ids, monkeypatch):
     selection = ("requests", "cancel", "--route", "/other")
     assert "1 request will be cancelled. Continue? [y/N]" in terminal.run(*selection, fails=True)
     assert "nothing was done" in terminal.run(*selection, "--no-input", fails=True)
-    assert terminal.run_any(*selection)[1] == "1 request will be cancelled\n"
+    assert terminal.run_any(*selection)[1] == "1 request was cancelled\n"
 
 
 def test_a_request_with_a_secret_is_copied_without_showing_it(terminal):
@@ -249,3 +249,35 @@ def test_a_request_with_a_secret_is_copied_without_showing_it(terminal):
         assert status == 0
         assert secret not in printed + terminal.error
     assert secret not in str(acts(terminal))
+
+
+# --- dry runs of named requests
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "code", "reason"),
+    [
+        ("cancel", "queued", 0, None),
+        ("cancel", "completed", 1, "ended"),
+        ("run-now", "delayed", 0, None),
+        ("run-now", "queued", 1, "not_delayed"),
+        ("replay", "failed", 0, None),
+        ("replay", "completed", 1, "NotKept"),
+        ("replay", "queued", 1, "NotEnded"),
+    ],
+)
+def test_a_dry_run_finds_what_the_act_would_refuse(terminal, ids, verb, name, code, reason):
+    before = states(terminal, ids)
+    done = terminal.json("requests", verb, ids[name], "--dry-run")
+    assert done == {"selected": 1, "done": 0, "left_out": {reason: 1} if reason else {}, "copies": {}}
+    status, printed = terminal.run_any("requests", verb, ids[name], "--dry-run")
+    assert (status, printed.split()[0]) == (code, "0" if reason else "1")
+    assert states(terminal, ids) == before
+    assert acts(terminal) == []
+    real, _ = terminal.run_any("requests", verb, ids[name])
+    assert real == code
+
+
+def test_a_dry_run_of_an_unknown_request_matches_nothing(terminal, ids):
+    assert terminal.run_any("requests", "cancel", UNKNOWN, "--dry-run")[0] == 3
+    assert f"there is no request {UNKNOWN}" in terminal.error

@@ -103,7 +103,12 @@ def test_one_request_is_shown(terminal, ids):
     assert fields["result"] == "request_timeout: it took longer than 60 s"
     assert fields["route"] == "POST /items/{id}"
     assert fields["webhook"] == "to  hooks.example.com"
-    document = terminal.json("requests", "show", ids["completed"], "--logs", "--response")
+    hidden = terminal.json("requests", "show", ids["completed"], "--response")["stored_response"]
+    assert (hidden["body"], hidden["body_base64"], hidden["size"]) == (None, None, len('{"ok": true}'))
+    status, printed = terminal.run_any("requests", "show", ids["completed"], "--response")
+    assert (status, '{"ok": true}' in printed) == (0, False)
+    assert "the body, 12 B, and other secrets are printed with --reveal" in terminal.error
+    document = terminal.json("requests", "show", ids["completed"], "--logs", "--response", "--reveal")
     assert document["request"]["state"] == JobState.COMPLETED
     assert document["stored_response"]["body"] == '{"ok": true}'
     assert [line["level"] for line in document["logs"]] == ["WARN", "DEBUG"]

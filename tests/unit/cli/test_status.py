@@ -51,7 +51,7 @@ def test_the_state_is_printed(terminal):
         "ended: 2xx 1, 5xx 1, failed 1",
         "webhooks: 3 pending, 0 given up",
         "paused: /enlarge, 3.0 s ago by alice, ends in 29 min: the model is loaded",
-        f"receiver: hooks.example.com is open, next probe {next_probe(terminal)}, 3 webhooks pending",
+        f"receiver: hooks.example.com: circuit open, next probe {next_probe(terminal)}, 3 webhooks pending",
         "          (queue-middleware receivers list)",
         "",
         "ROUTE  QUEUED  RUNNING  DELAYED  AWAITING  OLDEST  FAILED 24H  WAIT P95  RUN P95",
@@ -88,6 +88,7 @@ def test_processes_are_counted_while_the_service_runs(terminal):
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_it_is_printed_again_until_it_is_interrupted(terminal, is_terminal):
+    terminal.run("pause", "--reason", "\x1b]0;title\x07")
     reading, writing = pty.openpty() if is_terminal else os.pipe()
     command = [sys.executable, "-m", "queue_middleware", "status", "--watch", "10ms"]
     with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}) as process:
@@ -102,6 +103,8 @@ def test_it_is_printed_again_until_it_is_interrupted(terminal, is_terminal):
         assert process.stderr.read() == b""
     os.close(reading)
     assert (b"\x1b[" in printed) is is_terminal
+    assert rb"\x1b]0;title\x07" in printed  # escaped: a reason must not control the terminals of other operators
+    assert b"\x1b]0;" not in printed
 
 
 def _read_rest(descriptor: int) -> bytes:

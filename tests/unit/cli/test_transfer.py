@@ -14,7 +14,7 @@ from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import IDENTITY_PREFIX, JobState, Mount, RetryCause, RetryPolicy, WebhookKind
 from queue_middleware.jobs.task_spec import PollConfig, TaskSpec
 from queue_middleware.tasks.secret_ids import SecretIds, callback_secrets
-from tests.support.factories import make_job, make_request
+from tests.support.factories import make_job, make_request, make_task
 
 SECRET = "s3cr3t-c4n4ry"
 
@@ -39,7 +39,15 @@ def secret_job() -> Any:
         raw_path=f"/tenants/{SECRET}/items/{SECRET}".encode(),
         mount=Mount(f"/tenants/{SECRET}", {"tenant": SECRET}),
         query=f"{SECRET}&token={SECRET}".encode(),
-        headers=((b"authorization", SECRET.encode()), (b"x-api-key", SECRET.encode()), (b"accept", b"*/*")),
+        headers=(
+            (b"authorization", SECRET.encode()),
+            (b"x-api-key", SECRET.encode()),
+            (b"referer", f"https://example.com/?q={SECRET}".encode()),
+            (b"x-upstream", f"https://user:{SECRET}@example.com/".encode()),
+            (b"x-forwarded-access", f"Bearer {SECRET}".encode()),
+            (b"accept", b"*/*"),
+            (b"sec-fetch-user", b"?1"),
+        ),
         body=f'{{"prompt": "{SECRET}"}}'.encode(),
     )
     return make_job(request=request, webhook=f"https://hooks.example.com/{SECRET}", route="/items/{id}")
@@ -80,7 +88,7 @@ def test_a_request_is_the_same_after_export_and_import(terminal, tmp_path):
     assert terminal.run("requests", "export", "--reveal", "--output", str(path)) == ""
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     terminal.run_any("requests", "import", str(path), "--operator", "alice")
-    assert terminal.error == "1 requests were submitted\n"
+    assert terminal.error == "1 request was submitted\n"
     new, old = terminal.run("requests", "list", "--ids").split()
     assert old == original
     (copy,) = kept(terminal, new)
@@ -134,13 +142,15 @@ def test_without_reveal_an_export_has_no_secret_and_cannot_be_imported(terminal,
     for flags in ([], ["--json"]):
         assert SECRET not in terminal.run("requests", "export", *flags)
     (line,) = lines_of(terminal.run("requests", "export"))
-    assert line["redacted"] == [*("header authorization", "header x-api-key", "query", "webhook", "body", "connection", "path")]
-    assert line["headers"] == [["authorization", "[redacted]"], ["x-api-key", "[redacted]"], ["accept", "*/*"]]
+    secret = ["authorization", "x-api-key", "referer", "x-upstream", "x-forwarded-access"]
+    others = ["query", "webhook", "body", "connection", "path"]
+    assert line["redacted"] == [*(f"header {name}" for name in secret), *others]
+    assert line["headers"] == [*([name, "[redacted]"] for name in secret), ["accept", "*/*"], ["sec-fetch-user", "?1"]]
     assert (line["query"], line["body"], line["webhook"]) == ("", None, None)
     path = tmp_path / "requests.jsonl"
     path.write_text(json.dumps(line) + "\n")
     message = terminal.run("requests", "import", str(path), fails=True, code=2)
-    assert "line 1: secrets were left out of this line (header authorization, header x-api-key, query" in message
+    assert "line 1: secrets were left out of this line (header authorization, header x-api-key, header referer, " in message
     path.write_text(json.dumps({**line, "redacted": []}) + "\n")
     assert "export it with --reveal" in terminal.run("requests", "import", str(path), fails=True, code=2)
     assert len(terminal.run("requests", "list", "--ids").split()) == 1
@@ -153,7 +163,7 @@ def test_a_request_without_secrets_is_importable_without_reveal(terminal, tmp_pa
     path = tmp_path / "requests.jsonl"
     path.write_text(json.dumps(line))
     assert terminal.run_any("requests", "import", str(path), "--dry-run") == (0, "")
-    assert terminal.error == "1 requests would be submitted\n"
+    assert terminal.error == "1 request would be submitted\n"
     assert len(terminal.run("requests", "list", "--ids").split()) == 1
 
 
@@ -166,7 +176,7 @@ def test_requests_that_are_not_kept_are_counted(terminal):
     terminal.in_queue(cancel)
     status, out = terminal.run_any("requests", "export")
     assert (status, [line["id"] for line in lines_of(out)]) == (0, [waiting])
-    assert terminal.error == "1 of 2 requests are not kept and were left out\n"
+    assert terminal.error == "left out, because not kept: 1 of 2 requests\n"
     status, out = terminal.run_any("requests", "export", "--route", "/b")
     assert (status, out) == (3, "")
     assert "option keep_requests" in terminal.run("requests", "export", cancelled, fails=True)
@@ -258,3 +268,32 @@ def test_an_imported_request_waits_for_a_service(terminal, tmp_path):
 
     assert terminal.in_queue(state) is JobState.QUEUED
     assert new != original
+
+
+def test_a_dry_run_of_an_import_is_one_document_and_creates_no_secret(terminal):
+    submit(terminal, make_job(task=make_task()))
+    terminal.run("requests", "export", "--reveal", "--output", "lines.jsonl")
+    assert terminal.json("requests", "import", "lines.jsonl", "--dry-run") == {
+        "imported": [], "not_imported": [1], "refusal": None,
+    }  # fmt: skip
+    assert not terminal.database.with_name("queue.sqlite3.secret").exists()
+
+
+def test_an_import_needs_a_database(terminal):
+    terminal.database.with_name("lines.jsonl").write_text('{"path": "/a"}')
+    assert "there is no queue" in terminal.run("requests", "import", "lines.jsonl", "--dry-run", fails=True, code=5)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 5), (("018f3b1e-0000-7000-8000-000000000001",), 3)])
+def test_an_export_that_fails_leaves_no_file(terminal, arguments, code):
+    if arguments:
+        submit(terminal)
+    terminal.run("requests", "export", *arguments, "--output", "out.jsonl", fails=True, code=code)
+    assert not terminal.database.with_name("out.jsonl").exists()
+
+
+def test_exported_lines_contain_no_characters_that_control_a_terminal(terminal):
+    submit(terminal, make_job(request=make_request(body="\x7f\x9b31m\u202e ä".encode())))
+    printed = terminal.run("requests", "export", "--reveal")
+    assert printed.rstrip("\n").isprintable()
+    assert json.loads(printed)["body"] == "\x7f\x9b31m\u202e ä"

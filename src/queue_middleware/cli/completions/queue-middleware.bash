@@ -54,7 +54,7 @@ _shtab_queue_middleware_listen_option_strings=(-h --help --port --host --forward
 _shtab_queue_middleware_submit_option_strings=(-h --help -X --method -d --data -H --header --webhook --webhook-events --idempotency-key --attach --wait --follow -o --output --url --key --json --utc --no-input)
 _shtab_queue_middleware_trigger_option_strings=(-h --help --to --print --key-set --request --data --status --secret --no-sign --timeout --json --utc --no-input)
 _shtab_queue_middleware_verify_option_strings=(-h --help --keys --secret --tolerance --url --json --utc --no-input)
-_shtab_queue_middleware_option_strings=(-h --help)
+_shtab_queue_middleware_option_strings=(-h --help --version)
 
 _shtab_queue_middleware_database_info___database_COMPGEN=_shtab_compgen_files
 _shtab_queue_middleware_database_check___database_COMPGEN=_shtab_compgen_files
@@ -340,6 +340,7 @@ _shtab_queue_middleware_verify___no_input_nargs=0
 _shtab_queue_middleware_pos_0_nargs=A...
 _shtab_queue_middleware__h_nargs=0
 _shtab_queue_middleware___help_nargs=0
+_shtab_queue_middleware___version_nargs=0
 
 
 # $1=COMP_WORDS[1]

@@ -57,6 +57,7 @@ complete -c queue-middleware -e
 complete -c queue-middleware -f
 
 complete -c queue-middleware -n _shtab_queue_middleware_using -s h -l help -d 'show this help message and exit'
+complete -c queue-middleware -n _shtab_queue_middleware_using -l version -d 'print the release and exit'
 complete -c queue-middleware -n '_shtab_queue_middleware_using; and test $_shtab_queue_middleware_npos -eq 0' -a completion -d 'the script with which a shell completes this command'
 complete -c queue-middleware -n '_shtab_queue_middleware_using completion' -s h -l help -d 'show this help message and exit'
 complete -c queue-middleware -n '_shtab_queue_middleware_using completion' -l json -d 'print one JSON document'
@@ -140,7 +141,7 @@ complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l logs -d 'its log too'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l request -d 'the stored request too, without its secrets'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l response -d 'the stored response too, without its secrets'
-complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l reveal -d 'with --request: path, query, body and all headers'
+complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l reveal -d 'the bodies, all headers, path and query of what is shown, and with --json the labels of the log'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests show' -l exit-status -d 'exit with 4 if the request has failed'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests; and test $_shtab_queue_middleware_npos -eq 0' -a logs -d 'the log of a request'
 complete -c queue-middleware -n '_shtab_queue_middleware_using requests logs' -s h -l help -d 'show this help message and exit'

@@ -98,6 +98,7 @@ _shtab_queue_middleware_webhooks_commands() {
 
 _shtab_queue_middleware_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--version[print the release and exit]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -504,7 +505,7 @@ _shtab_queue_middleware_requests_show_options=(
   "--logs[its log too]"
   "--request[the stored request too, without its secrets]"
   "--response[the stored response too, without its secrets]"
-  "--reveal[with --request\: path, query, body and all headers]"
+  "--reveal[the bodies, all headers, path and query of what is shown, and with --json the labels of the log]"
   "--exit-status[exit with 4 if the request has failed]"
   ":the request:"
 )

@@ -17,14 +17,14 @@ from queue_middleware.cli.filters import add_filters, filter_of, is_filtered
 from queue_middleware.cli.flags import Actions, add_action, add_operator, operator_of
 from queue_middleware.cli.opening import Counting, acting, counting, reading, settings_of
 from queue_middleware.cli.output import Terminal, plural
-from queue_middleware.errors import QueueError
+from queue_middleware.errors import NotEnded, QueueError
 from queue_middleware.jobs.acts import ActReport, Changes
 from queue_middleware.jobs.job_list import JobFilter
 from queue_middleware.jobs.models import CancelOutcome, JobState
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.runtime.request_admin import RequestAdmin
-from queue_middleware.stores import Stores
+from queue_middleware.stores import ReadOnlyStores, Stores
 from queue_middleware.tasks.secret_ids import SecretIds, callback_secrets
 
 from .listing import all_jobs
@@ -53,6 +53,8 @@ class _Act(NamedTuple):
     """What is done to the requests, e.g. `cancelled`."""
     possible: frozenset[JobState]
     """The states in which it is possible."""
+    check: Callable[[ReadOnlyStores, str], Awaitable[None]]
+    """Raises what `one` would raise, and changes nothing."""
     one: Callable[[RequestAdmin, str, str], Awaitable[str | None]]
     """Acts on one request. Returns the id of its copy, or None."""
     selected: Callable[[RequestAdmin, JobFilter, str, int | None], Awaitable[ActReport]]
@@ -82,11 +84,18 @@ def _add(
 def _cancel(chosen: argparse.Namespace, terminal: Terminal) -> int:
     """Cancel requests: those that are named or selected and have not ended. A running one ends when its code has stopped."""
 
+    def ended(request_id: str) -> _LeftOut:
+        return _LeftOut(_ENDED, f"the request {request_id} has already ended")
+
+    async def check(stores: ReadOnlyStores, request_id: str) -> None:
+        if (await stores.jobs.job(request_id)).state in FINAL:
+            raise ended(request_id)
+
     async def one(admin: RequestAdmin, request_id: str, operator: str) -> None:
         if await admin.cancel(request_id, operator) is CancelOutcome.FINISHED:
-            raise _LeftOut(_ENDED, f"the request {request_id} has already ended")
+            raise ended(request_id)
 
-    act = _Act("cancelled", frozenset(JobState) - FINAL, one, RequestAdmin.cancel_selected)
+    act = _Act("cancelled", frozenset(JobState) - FINAL, check, one, RequestAdmin.cancel_selected)
     return asyncio.run(_run(chosen, terminal, act))
 
 
@@ -97,10 +106,16 @@ def _replay(chosen: argparse.Namespace, terminal: Terminal) -> int:
     """
     changes = Changes(body=_body(chosen))
 
+    async def check(stores: ReadOnlyStores, request_id: str) -> None:
+        await stores.operations.kept_request(request_id)
+        state = (await stores.jobs.job(request_id)).state
+        if state not in FINAL:
+            raise NotEnded(f"the request {request_id} is {state}; it can be submitted again when it has ended")
+
     async def one(admin: RequestAdmin, request_id: str, operator: str) -> str:
         return await admin.replay(request_id, changes, operator)
 
-    return asyncio.run(_run(chosen, terminal, _Act("submitted again", FINAL, one, RequestAdmin.replay_selected)))
+    return asyncio.run(_run(chosen, terminal, _Act("submitted again", FINAL, check, one, RequestAdmin.replay_selected)))
 
 
 def _body(chosen: argparse.Namespace) -> bytes | None:
@@ -117,11 +132,18 @@ def _body(chosen: argparse.Namespace) -> bytes | None:
 def _run_now(chosen: argparse.Namespace, terminal: Terminal) -> int:
     """Make delayed requests due now: those that wait for their next attempt or their start time, and are named or selected."""
 
+    def not_delayed(request_id: str) -> _LeftOut:
+        return _LeftOut(_NOT_DELAYED, f"the request {request_id} is not delayed")
+
+    async def check(stores: ReadOnlyStores, request_id: str) -> None:
+        if (await stores.jobs.job(request_id)).state is not JobState.DELAYED:
+            raise not_delayed(request_id)
+
     async def one(admin: RequestAdmin, request_id: str, operator: str) -> None:
         if not await admin.run_now(request_id, operator):
-            raise _LeftOut(_NOT_DELAYED, f"the request {request_id} is not delayed")
+            raise not_delayed(request_id)
 
-    act = _Act("started as soon as a slot is free", frozenset({JobState.DELAYED}), one, RequestAdmin.run_selected_now)
+    act = _Act("made due", frozenset({JobState.DELAYED}), check, one, RequestAdmin.run_selected_now)
     return asyncio.run(_run(chosen, terminal, act))
 
 
@@ -149,23 +171,35 @@ async def _run(chosen: argparse.Namespace, terminal: Terminal, act: _Act) -> int
 async def _act_on_named(chosen: argparse.Namespace, terminal: Terminal, act: _Act) -> int:
     total = len(chosen.ids)
     if not approve(chosen, terminal, total, act.done, "request", is_named=True):
-        return _print(ActDone(total, 0, {}, {}), terminal, act, is_dry=True)
+        async with reading(chosen) as readable:
+            done, code = await _each(chosen, terminal, lambda one: act.check(readable, one))
+        _print(done.replace(done=0), terminal, act, is_dry=True)
+        return code
+    async with acting(chosen) as stores, counting(chosen, stores) as counts:
+        admin = _admin(chosen, stores, act, counts)
+        done, code = await _each(chosen, terminal, lambda one: act.one(admin, one, operator_of(chosen)))
+    _print(done, terminal, act)
+    return code
+
+
+async def _each(
+    chosen: argparse.Namespace, terminal: Terminal, work: Callable[[str], Awaitable[str | None]]
+) -> tuple[ActDone, Exit]:
+    """Do something with each request that is named. Why it is impossible for one is printed, and the others follow."""
     left_out: Counter[str] = Counter()
     copies: dict[str, str] = {}
     code = Exit.DONE
-    async with acting(chosen) as stores, counting(chosen, stores) as counts:
-        admin = _admin(chosen, stores, act, counts)
-        for request_id in chosen.ids:
-            try:
-                copy = await act.one(admin, request_id, operator_of(chosen))
-            except (QueueError, _LeftOut) as error:
-                terminal.note(f"queue-middleware: {error.detail}")
-                left_out[error.reason if isinstance(error, _LeftOut) else type(error).__name__] += 1
-                code = code or code_of(error)
-            else:
-                copies |= {} if copy is None else {request_id: copy}
-    _print(ActDone(total, total - left_out.total(), dict(left_out), copies), terminal, act)
-    return code
+    for request_id in chosen.ids:
+        try:
+            copy = await work(request_id)
+        except (QueueError, _LeftOut) as error:
+            terminal.note(f"queue-middleware: {error.detail}")
+            left_out[error.reason if isinstance(error, _LeftOut) else type(error).__name__] += 1
+            code = code or code_of(error)
+        else:
+            copies |= {} if copy is None else {request_id: copy}
+    total = len(chosen.ids)
+    return ActDone(total, total - left_out.total(), dict(left_out), copies), code
 
 
 async def _act_on_selected(chosen: argparse.Namespace, terminal: Terminal, act: _Act) -> int:
@@ -218,7 +252,8 @@ def _print(document: ActDone, terminal: Terminal, act: _Act, *, is_dry: bool = F
         return Exit.DONE
     left = sum(document.left_out.values())
     done = document.selected - left if is_dry else document.done
-    terminal.print(f"{plural(done, 'request')} {'would' if is_dry else 'will'} be {act.done}")
+    verb = "would be" if is_dry else "was" if done == 1 else "were"
+    terminal.print(f"{plural(done, 'request')} {verb} {act.done}")
     for copy in document.copies.values():
         terminal.print(copy)
     if left:

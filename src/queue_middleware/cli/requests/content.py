@@ -8,7 +8,7 @@ from queue_middleware.cli.output import Terminal, printable, size
 from queue_middleware.jobs.models import Headers, JobResult, StoredRequest
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.stores import ReadOnlyStores
-from queue_middleware.syntax.secret_names import REDACTED, is_secret_name
+from queue_middleware.syntax.secret_names import REDACTED, is_secret_header
 
 
 class Message(Struct, frozen=True):
@@ -27,7 +27,7 @@ class Message(Struct, frozen=True):
     size: int
     """Bytes of the body."""
     body: str | None
-    """None if the body is not UTF-8, and for a request without `--reveal`."""
+    """None if the body is not UTF-8, and without `--reveal`."""
     body_base64: str | None
     """The body if it is not UTF-8; None as for `body`."""
 
@@ -52,8 +52,10 @@ async def response_message(stores: ReadOnlyStores, result: JobResult, *, reveal:
     response = result.response
     if response is None:
         return None
-    chunks = [await stores.jobs.response_chunk(result.job.key, number) for number in range(response.chunks)]
-    text, encoded = _body(b"".join([*chunks, response.body]))
+    text = encoded = None
+    if reveal:
+        chunks = [await stores.jobs.response_chunk(result.job.key, number) for number in range(response.chunks)]
+        text, encoded = _body(b"".join([*chunks, response.body]))
     return Message(None, None, None, response.status, _headers(response.headers, reveal=reveal), response.size, text, encoded)
 
 
@@ -77,7 +79,7 @@ def print_message(message: Message, terminal: Terminal) -> None:
 
 def _headers(headers: Headers, *, reveal: bool) -> list[tuple[str, str]]:
     named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-    return [(name, value if reveal or not is_secret_name(name) else REDACTED) for name, value in named]
+    return [(name, value if reveal or not is_secret_header(name, value) else REDACTED) for name, value in named]
 
 
 def _body(body: bytes) -> tuple[str | None, str | None]:

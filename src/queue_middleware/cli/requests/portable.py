@@ -24,7 +24,7 @@ from queue_middleware.jobs.models import (
 from queue_middleware.jobs.routes import OTHER
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import Backoff, TaskSpec
-from queue_middleware.syntax.secret_names import REDACTED, is_secret_name
+from queue_middleware.syntax.secret_names import REDACTED, is_secret_header
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00\r\n]*")
@@ -116,7 +116,7 @@ def export(request_id: str, state: JobState, kept: KeptRequest, *, reveal: bool)
 
 
 def _redact(whole: PortableRequest) -> PortableRequest:
-    secret_headers = [name for name, _ in whole.headers if is_secret_name(name)]
+    secret_headers = [name for name, value in whole.headers if is_secret_header(name, value)]
     left_out = [f"header {name}" for name in dict.fromkeys(secret_headers)]
     left_out += [name for name in ("query", "webhook", "task") if getattr(whole, name)]
     if whole.body or whole.body_base64:

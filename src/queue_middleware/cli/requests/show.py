@@ -8,7 +8,7 @@ import asyncio
 from queue_middleware.cli.exit_codes import Exit
 from queue_middleware.cli.flags import Actions, add_action
 from queue_middleware.cli.opening import reading
-from queue_middleware.cli.output import Terminal, printable, size, timestamp
+from queue_middleware.cli.output import Terminal, plural, printable, size, timestamp
 from queue_middleware.cli.rows import RequestRow, is_failed, make_row, result_of, time_or_none
 from queue_middleware.jobs.job_detail import JobDetail
 from queue_middleware.jobs.job_list import ListedJob
@@ -71,7 +71,11 @@ def add_action_to(actions: Actions[argparse.ArgumentParser]) -> None:
     parser.add_argument("--logs", action="store_true", help="its log too")
     parser.add_argument("--request", action="store_true", help="the stored request too, without its secrets")
     parser.add_argument("--response", action="store_true", help="the stored response too, without its secrets")
-    parser.add_argument("--reveal", action="store_true", help="with --request: path, query, body and all headers")
+    parser.add_argument(
+        "--reveal",
+        action="store_true",
+        help="the bodies, all headers, path and query of what is shown, and with --json the labels of the log",
+    )
     parser.add_argument("--exit-status", action="store_true", help="exit with 4 if the request has failed")
 
 
@@ -164,7 +168,7 @@ def _fields(detail: JobDetail, terminal: Terminal) -> list[tuple[str, str | None
     return [
         ("request", job.request_id),
         ("state", f"{job.state}, to be cancelled" if detail.is_cancelling else job.state),
-        ("position", None if job.position is None else f"{job.position:,} requests in front of it"),
+        ("position", None if job.position is None else f"{plural(job.position, 'request')} in front of it"),
         ("route", f"{detail.method} {detail.route}".strip()),
         ("client", job.identity or job.client),
         ("submitted", terminal.since(job.created_at)),
@@ -179,7 +183,7 @@ def _fields(detail: JobDetail, terminal: Terminal) -> list[tuple[str, str | None
         ("webhook to", detail.webhook_host),
         ("kept", _kept(detail, terminal)),
         ("response", None if detail.response_bytes is None else size(detail.response_bytes)),
-        ("log", f"{detail.log_lines:,} lines" if detail.log_lines else None),
+        ("log", plural(detail.log_lines, "line") if detail.log_lines else None),
         ("copy of", detail.original),
         ("copied as", ", ".join(detail.copies)),
     ]

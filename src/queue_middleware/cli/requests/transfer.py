@@ -16,8 +16,8 @@ import msgspec
 from queue_middleware.cli.exit_codes import CommandError, Exit, NotUnderstood
 from queue_middleware.cli.filters import add_filters, filter_of, is_filtered
 from queue_middleware.cli.flags import Actions, add_action, add_operator, operator_of
-from queue_middleware.cli.opening import acting, reading, settings_of
-from queue_middleware.cli.output import Terminal
+from queue_middleware.cli.opening import acting, existing, reading, settings_of
+from queue_middleware.cli.output import Terminal, plural, printable_json
 from queue_middleware.errors import NotKept, QueueError, TooLarge, UnknownRequest
 from queue_middleware.jobs.audit import Action
 from queue_middleware.jobs.models import NewJob
@@ -25,7 +25,7 @@ from queue_middleware.jobs.struct import Struct
 from queue_middleware.outbound.guard import WEBHOOK, Guard
 from queue_middleware.secret_file import PRIVATE_MODE
 from queue_middleware.settings import Settings
-from queue_middleware.stores import ReadOnlyStores, Stores, locate
+from queue_middleware.stores import ReadOnlyStores, Stores
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.tasks.secret_ids import SecretIds, callback_secrets
 from queue_middleware.web.path_rules import PathRules, check_length
@@ -55,7 +55,7 @@ class ImportDone(Struct, frozen=True):
 
     imported: list[Imported]
     not_imported: list[int]
-    """The numbers of the other lines."""
+    """The numbers of the other lines; all with `--dry-run`."""
     refusal: str | None
     """Why the first of them was refused."""
 
@@ -86,7 +86,7 @@ def _export(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
         raise NotUnderstood("write request ids or flags that select requests, not both")
     exported, left_out = asyncio.run(_write_lines(chosen, terminal))
     if left_out:
-        terminal.note(f"{left_out} of {exported + left_out} requests are not kept and were left out")
+        terminal.note(f"left out, because not kept: {left_out:,} of {plural(exported + left_out, 'request')}")
     return Exit.DONE if exported else Exit.NOTHING_MATCHED
 
 
@@ -103,15 +103,15 @@ async def _write_lines(chosen: argparse.Namespace, terminal: Terminal) -> tuple[
                 if terminal.json:
                     document.append(line)
                 else:
-                    file.write(msgspec.json.encode(line).decode() + "\n")
+                    file.write(printable_json(msgspec.json.encode(line).decode()) + "\n")
         if terminal.json:
-            file.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+            file.write(printable_json(msgspec.json.format(msgspec.json.encode(document)).decode()) + "\n")
     return written, left_out
 
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a new file. Raises `CommandError`."""
+    """Standard output, or a new file, which is deleted again if an error occurs. Raises `CommandError`."""
     if path is None:
         yield sys.stdout
         return
@@ -119,8 +119,12 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
     except OSError as error:
         raise CommandError(f"cannot create {path}: {error.strerror}") from error
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib cannot open a descriptor
-        yield file
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib cannot open a descriptor
+            yield file
+    except BaseException:
+        path.unlink()  # half an export would look like a whole one, and the next attempt does not replace it
+        raise
 
 
 async def _lines(
@@ -150,11 +154,14 @@ async def _lines(
 def _import(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
     """Submit the requests of an export as new ones. All lines are checked first, and if one is wrong nothing is submitted."""
     settings = settings_of(chosen)
+    existing(settings)
     lines = list(_read(chosen.file, Importer(settings)))
     if not lines:
         raise NotUnderstood(f"{chosen.file} contains no request")
     if chosen.dry_run:
-        terminal.note(f"{len(lines)} requests would be submitted")
+        if terminal.json:
+            terminal.print_json(ImportDone([], [number for number, _, _ in lines], None))
+        terminal.note(f"{plural(len(lines), 'request')} would be submitted")
         return Exit.DONE
     done = asyncio.run(_submit(chosen, lines, terminal))
     if terminal.json:
@@ -162,13 +169,15 @@ def _import(chosen: argparse.Namespace, terminal: Terminal) -> Exit:
     count = len(done.imported)
     if done.not_imported:
         numbers = ", ".join(_ranges(done.not_imported))
-        raise CommandError(f"{count} of {len(lines)} requests were submitted; {done.refusal}; not submitted: lines {numbers}")
-    terminal.note(f"{count} requests were submitted")
+        raise CommandError(
+            f"{count} of {plural(len(lines), 'request')} were submitted; {done.refusal}; not submitted: lines {numbers}"
+        )
+    terminal.note(f"{plural(count, 'request')} {'was' if count == 1 else 'were'} submitted")
     return Exit.DONE
 
 
 class Importer:
-    """Makes submissions of lines, by the rules of one service."""
+    """Makes submissions of lines, by the rules of one service. Those of tasks have no ids yet."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -190,12 +199,7 @@ class Importer:
         if new.webhook is not None:
             self._guard.check_url(new.webhook, WEBHOOK)
             new = new.replace(webhook=encode_url(new.webhook, WEBHOOK))
-        if line.task is None:
-            return new
-        return new.replace(task=self._secret_ids().new_task(line.task.spec, listed=line.task.is_listed))
-
-    def _secret_ids(self) -> SecretIds:
-        return SecretIds(callback_secrets(self._settings.callback_secret, locate(self._settings.database).secrets))
+        return new
 
 
 Line = tuple[int, PortableRequest, NewJob]
@@ -222,6 +226,7 @@ async def _submit(chosen: argparse.Namespace, lines: Sequence[Line], terminal: T
     imported: list[Imported] = []
     refusals: list[str] = []
     async with acting(chosen) as stores:
+        lines = _with_ids(chosen, stores, lines)
         for start in range(0, len(lines), _TOGETHER):
             group = lines[start : start + _TOGETHER]
             results = await asyncio.gather(*(_submit_one(stores, new) for _, _, new in group))
@@ -239,6 +244,18 @@ async def _submit(chosen: argparse.Namespace, lines: Sequence[Line], terminal: T
     done = {one.line for one in imported}
     rest = [number for number, _, _ in lines if number not in done]
     return ImportDone(imported, rest, refusals[0] if refusals else None)
+
+
+def _with_ids(chosen: argparse.Namespace, stores: Stores, lines: Sequence[Line]) -> Sequence[Line]:
+    """The lines, with new secret ids for each task. Creates the file of the secret if there is none."""
+    if all(line.task is None for _, line, _ in lines):
+        return lines
+    ids = SecretIds(callback_secrets(settings_of(chosen).callback_secret, stores.location.secrets))
+
+    def with_ids(line: PortableRequest, new: NewJob) -> NewJob:
+        return new if line.task is None else new.replace(task=ids.new_task(line.task.spec, listed=line.task.is_listed))
+
+    return [(number, line, with_ids(line, new)) for number, line, new in lines]
 
 
 async def _submit_one(stores: Stores, new: NewJob) -> str | QueueError:

@@ -81,6 +81,7 @@ GAUGES = {
     catalog.SLOTS_BUSY: ("queue_middleware.slots.busy", "{slot}"),
     catalog.SLOTS_STUCK: ("queue_middleware.slots.stuck", "{slot}"),
     catalog.PROCESSES: ("queue_middleware.processes", "{process}"),
+    catalog.STREAMS: ("queue_middleware.streams", "{stream}"),
     catalog.PAUSED: ("queue_middleware.paused", "1"),
     catalog.STREAMS: ("queue_middleware.streams", "{stream}"),
     catalog.WEBHOOKS: ("queue_middleware.webhooks", "{webhook}"),

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from queue_middleware.errors import MaintenanceRefused, StoreError
@@ -20,6 +20,7 @@ from .connection import open_connection
 from .location import database_path
 from .locks import WriteLock, living_owners
 from .ownership import check_application
+from .read_only import connect_without_files
 from .sql import SQL
 from .sql.schema import migrate, newest_version, version_of
 
@@ -121,13 +122,20 @@ class SQLiteAdministration:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(open_connection(self.path, read_only=True, create=False)) as connection:
+            with self._reading_connection() as connection:
                 check_application(connection, self.path, None)
                 if not version_of(connection):
                     raise StoreError(f"{self.path} is not a database of a queue; name its database with --database")
                 yield connection
         except sqlite3.Error as error:
             raise StoreError(f"the database {self.path} cannot be read: {error}") from error
+
+    def _reading_connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        if os.access(self.path.parent, os.W_OK):
+            return closing(open_connection(self.path, read_only=True, create=False))
+        # SQLite cannot create the files that it wants beside the database. Otherwise this is not done: a service that starts
+        # meanwhile waits for the end, and to check a large database takes minutes.
+        return connect_without_files(self.path)
 
     @contextmanager
     def _alone(self, *, even_if_used: bool = False) -> Iterator[sqlite3.Connection]:

@@ -96,19 +96,26 @@ class ReadOnlySQLiteStore(CommonJobStore):
 
 @contextlib.contextmanager
 def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that reads the present state. Blocking. Raises `StoreError` with the reason if the file cannot be read.
-
-    SQLite creates the two files of a write-ahead log if they are missing, even for a connection that only reads. But if they
-    are missing, no process has the database open, and all data is in the database file itself. It is read as an immutable file
-    under the queue's write lock, so that a service that starts meanwhile waits for the end of this read.
-    """
+    """A connection that reads the present state. Blocking. Raises `StoreError` with the reason if the file cannot be read."""
     try:
-        with _lock_if_unused(path) as is_unused, contextlib.closing(_connect(path, is_unused)) as connection:
+        with connect_without_files(path) as connection:
             check_application(connection, path, None)
             check_readable(connection, path)
             yield connection
     except (sqlite3.Error, OSError) as error:
         raise _reason(path, error) from error
+
+
+@contextlib.contextmanager
+def connect_without_files(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads, and creates no file. Blocking. Raises `sqlite3.Error`, `OSError`.
+
+    SQLite creates the two files of a write-ahead log if they are missing, even for a connection that only reads. But if they
+    are missing, no process has the database open, and all data is in the database file itself. It is read as an immutable file
+    under the queue's write lock, so that a service that starts meanwhile waits for the end of this read.
+    """
+    with _lock_if_unused(path) as is_unused, contextlib.closing(_connect(path, is_unused)) as connection:
+        yield connection
 
 
 @contextlib.contextmanager

@@ -342,3 +342,25 @@ def test_a_file_without_permission_is_named(path: Path) -> None:
     path.chmod(0)
     with pytest.raises(StoreError, match="cannot be read"):
         administer(str(path)).info()
+
+
+def test_a_folder_that_cannot_be_written_is_enough_for_reading(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For instance a backup on a disk that is mounted for reading only: SQLite wants to create files beside the database."""
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(path, folder / "queue.sqlite3")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as root may write everywhere
+    seen: list[list[str]] = []
+
+    def look(*_: int) -> None:
+        seen.append([one.name for one in folder.iterdir()])
+
+    found = administer(str(folder / "queue.sqlite3"))
+    assert found.info().requests == {"completed": 1, "queued": 1}
+    assert found.check() == []
+    assert found.back_up(target / "copy.sqlite3", look).size == path.stat().st_size
+    assert set(map(tuple, seen)) == {("queue.sqlite3",)}
