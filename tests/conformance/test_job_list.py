@@ -211,3 +211,12 @@ async def test_a_period_may_be_of_any_size(store: JobStore) -> None:
     await store.submit(make_job())
     assert len((await store.page(JobFilter(since=-(2**62), until=2**62))).jobs) == 1
     assert not (await store.page(JobFilter(since=2**62))).jobs
+
+
+async def test_routes_are_stored_before_a_job_has_them(stores: Stores) -> None:
+    one, other = await stores.open(), await stores.open()
+    await one.keep_routes([("POST", "/items/{id}"), ("PUT", "/items/{id}"), ("made up", "/b")])
+    await one.keep_routes([("POST", "/items/{id}")])
+    assert await other.routes() == ["/items/{id}"]
+    await one.keep_routes([("POST", f"/{number}") for number in range(300)])
+    assert len(await other.routes()) == 198, "of 200 rows, one is `OTHER`, and two have one template"

@@ -18,7 +18,7 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.errors import SettingsError
 from queue_middleware.events import ApplicationError, AttemptStarted, Event, Finished, ServiceError, Submitted
 from queue_middleware.jobs.job_list import JobFilter
-from tests.support.queue_client import Queue, connected
+from tests.support.queue_client import Queue, connected, eventually
 
 
 class Recorder:
@@ -73,6 +73,16 @@ async def test_the_template_of_the_framework_is_learned_and_stored(database: Pat
     async with connected(again) as queue:
         await run_all(queue, "/items/3")
         assert (await listed(again))[-1] == "/items/{item}"
+
+
+async def test_a_template_that_one_process_learns_is_known_to_the_others(database: Path) -> None:
+    """Otherwise an act on a route would leave out the requests that other processes have accepted."""
+    first, second = (QueueMiddleware(fastapi_app(), database=database, min_free_disk=0) for _ in range(2))
+    async with connected(first) as queue, connected(second):
+        routes = second._runtime.routes
+        assert routes.of("/items/1", "POST", {}) == "other"
+        await run_all(queue, "/items/1")
+        await eventually(lambda: routes.of("/items/1", "POST", {}) == "/items/{item}")
 
 
 async def test_the_prefix_of_an_included_router_is_part_of_the_template(database: Path) -> None:

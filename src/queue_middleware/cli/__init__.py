@@ -21,10 +21,7 @@ Command = Callable[[argparse.Namespace, Terminal], "int | None"]
 """Runs one action with the parsed arguments. Returns a value of `exit_codes.Exit`; None stands for `Exit.DONE`."""
 
 COMMANDS: dict[str, str] = {
-    "completion": "the script with which a shell completes this command",
-    "database": "the database: information, check, backup, space, schema",
     "status": "the state of the whole queue at a glance",
-    "doctor": "look for what is wrong, and what to do about it",
     "requests": "list and inspect requests, and act on them",
     "webhooks": "list and inspect webhooks, and deliver them again",
     "receivers": "the health of the receivers of webhooks",
@@ -32,11 +29,14 @@ COMMANDS: dict[str, str] = {
     "resume": "end a pause",
     "processes": "the processes that run the queue",
     "metrics": "the numbers of all processes",
-    "keys": "the keys that sign webhooks",
-    "listen": "receive webhooks on this machine, check and show them",
     "submit": "submit a request to a running queue, and wait for its response",
+    "listen": "receive webhooks on this machine, check and show them",
     "trigger": "send a sample webhook to a receiver",
     "verify": "check a recorded webhook, and explain what fits and what does not",
+    "doctor": "look for what is wrong, and what to do about it",
+    "database": "the database: information, check, backup, space, schema",
+    "keys": "the keys that sign webhooks",
+    "completion": "the script with which a shell completes this command",
 }
 """The help of each command, which is also the name of its module, with `_` for `-`."""
 

@@ -46,6 +46,10 @@ class RouteTemplates:
         self._by_path: dict[str, str] = {}
         self._called: set[tuple[object, ...]] = set()
         """Calls that have nothing new to teach: method, path and root path as the application left them, and route."""
+        self.unshared: set[tuple[str, str]] = set()
+        """Methods and templates learned here that other processes on the database may not know."""
+        self.has_missed = False
+        """Whether a path had no template since the last `remember`: another process may have learned one."""
 
     def of(self, target: str, method: str, scope: Mapping[str, Any]) -> str:
         """The route of a call of the path `target`, percent-encoded and in Latin-1. `scope` is that of the submission.
@@ -71,6 +75,7 @@ class RouteTemplates:
         known = self._patterns or self._learned
         found = next((name for name, pattern in known.items() if pattern.match(path)), None)
         route = self._by_path[target] = self._admit(found)
+        self.has_missed |= self._is_learning and found is None
         if len(self._by_path) > _MAX_CACHED:
             self._by_path.clear()
         return route
@@ -100,27 +105,30 @@ class RouteTemplates:
             return
         template = template_of(scope, root_path)
         if template is not None:
-            if template != route:
-                self._add(template, scope.get("path", "").removeprefix(root_path))
+            if template != route and self._add(template, scope.get("path", "").removeprefix(root_path)):
+                self.unshared.add((str(scope.get("method")), template))
             if len(self._called) >= _MAX_CACHED:
                 self._called.clear()
             self._called.add(called)
 
     def remember(self, templates: Iterable[str]) -> None:
-        """Learn the templates that earlier processes have stored. They count as routes when a path first matches them."""
+        """Learn the templates that other processes have stored. They count as routes when a path first matches them."""
         if self._is_learning:
+            self.has_missed = False
+            self._by_path.clear()  # what had no template is looked up again
             for template in templates:
                 if template.startswith("/"):
                     self._add(template)
 
-    def _add(self, template: str, path: str | None = None) -> None:
-        """Learn a template, unless it does not fit the path of its call or there are too many."""
+    def _add(self, template: str, path: str | None = None) -> bool:
+        """Learn a template, unless it is known, does not fit the path of its call, or there are too many."""
         if template in self._learned or takes_slashes(template) > 1:  # matching several takes cubic time
-            return
+            return False
         pattern = compile_template(template)
         if path is not None and (not pattern.match(path) or self._admit(template) is OTHER):
-            return
+            return False
         learned = [*self._learned.items(), (template, pattern)]
         learned.sort(key=lambda one: (takes_slashes(one[0]), one[0].count("{"), -len(one[0])))
         self._learned = dict(learned)
         self._by_path.clear()
+        return True

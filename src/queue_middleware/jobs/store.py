@@ -224,7 +224,10 @@ class JobStore(Protocol):
         """
 
     async def routes(self) -> list[str]:
-        """The templates of the routes that jobs were stored with, without `routes.OTHER`."""
+        """The templates of all stored routes, without `routes.OTHER`: those of jobs, and those of `keep_routes`."""
+
+    async def keep_routes(self, routes: Sequence[tuple[str, str]]) -> None:
+        """Store routes, each a method and a template, before a job has them. Idempotent. Beyond 200, none is stored."""
 
     # --- for loops
 

@@ -41,7 +41,7 @@ class Maintenance:
 
     `warnings` returns what the operator should know at the moment, as sentences that stay the same while they apply; it may
     block. `running` returns the tokens of what this process works on. `storage_error` returns why nothing can be stored at the
-    moment. `store_numbers` stores what was counted for the metrics.
+    moment. `others` are duties of other parts, done at every tick; they may fail.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Maintenance:
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
         storage_error: Callable[[], QueueError | None] = lambda: None,
-        store_numbers: Callable[[], Awaitable[None]] | None = None,
+        others: Collection[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._store = store
         self._tasks = tasks
@@ -62,9 +62,7 @@ class Maintenance:
         self._warnings = warnings
         self._running = running
         self._storage_error = storage_error
-        self._frequent: tuple[Callable[[], Awaitable[None]], ...] = (self.rescue, self.expire, self.time_out, self.end_pauses)
-        if store_numbers is not None:
-            self._frequent += (store_numbers,)
+        self._frequent = (self.rescue, self.expire, self.time_out, self.end_pauses, *others)
         self._database_errors = ErrorStreak("database", emit)
         self._reported_error = ""
         self._reported_warnings: set[str] = set()

@@ -43,6 +43,7 @@ from queue_middleware.worker.worker import Worker
 from .control import QueueControl
 from .maintenance import LeaseRenewer, Maintenance
 from .request_admin import RequestAdmin
+from .route_exchange import exchange_routes
 from .shutdown import ShutdownSignal
 from .status_feed import StatusFeed
 from .stray_variables import stray_variables
@@ -148,11 +149,11 @@ class Supervisor:
         self._dispatcher = Dispatcher(
             jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock, instruments=instruments
         )
-        polls = PollClient(outbound, settings)
-        self._poller = Poller(jobs, tasks, polls, secret_ids, emit, clock=clock, instruments=instruments)
-        database = stores.database
+        poll_client = PollClient(outbound, settings)
+        self._poller = Poller(jobs, tasks, poll_client, secret_ids, emit, clock=clock, instruments=instruments)
+        database, duties = stores.database, (stores.metrics.flush, partial(exchange_routes, routes, jobs))
         self._maintenance = Maintenance(
-            jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error, stores.metrics.flush
+            jobs, tasks, stores.operations, emit, database.warnings, self._tokens, database.storage_error, duties
         )
 
     def _report_once(self) -> None:

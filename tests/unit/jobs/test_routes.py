@@ -186,3 +186,21 @@ def test_a_template_with_several_parameters_that_take_slashes_is_not_learned() -
     routes = RouteTemplates()
     routes.learn(after_call("/a/b/c", "/{one:path}/b/{two:path}"), "", OTHER)
     assert routes.of("/a/b/c", "POST", {}) == OTHER
+
+
+def test_what_was_learned_is_shared_and_what_others_learned_replaces_other() -> None:
+    here, there = RouteTemplates(), RouteTemplates()
+    assert there.of("/items/1", "POST", {}) == OTHER
+    assert there.has_missed
+    here.learn(after_call("/items/1", "/items/{id}", method="POST"), "", OTHER)
+    here.learn(after_call("/items/2", "/items/{id}", method="POST"), "", OTHER)
+    assert here.unshared == {("POST", "/items/{id}")}
+    there.remember(["/items/{id}"])
+    assert (there.has_missed, there.unshared) == (False, set())
+    assert there.of("/items/1", "POST", {}) == "/items/{id}"
+
+
+def test_patterns_miss_nothing() -> None:
+    routes = RouteTemplates(["/a*"])
+    assert routes.of("/b", "POST", {}) == OTHER
+    assert not routes.has_missed

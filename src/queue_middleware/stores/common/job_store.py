@@ -38,6 +38,7 @@ from .codec import clean, encode_lines, encode_request
 from .operation_costs import ended_attempt, long_request_bytes
 from .pending import R
 from .reader import Reader
+from .route_ids import keep_routes
 from .transaction import Queries
 from .webhook_store import CommonWebhookStore
 from .writer import Writer
@@ -190,6 +191,10 @@ class CommonJobStore(ABC):
     async def routes(self) -> list[str]:
         """Read the templates of all stored routes."""
         return await self._read(job_list.routes)
+
+    async def keep_routes(self, routes: Sequence[tuple[str, str]]) -> None:
+        """Store routes."""
+        await self._writer.submit(keep_routes, routes)
 
     async def next_due(self, topic: Topic) -> float | None:
         """Read when the next job, webhook or poll is due."""

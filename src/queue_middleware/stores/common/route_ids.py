@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from queue_middleware.jobs.routes import OTHER
 
 from .transaction import Transaction
@@ -47,3 +49,11 @@ class RouteIds:
         """Read the ids again: the transaction that stored them may have been rolled back."""
         self._ids.clear()
         self._templates = {OTHER_ID: OTHER}
+
+
+def keep_routes(transaction: Transaction, batch: Sequence[Sequence[tuple[str, str]]]) -> list[None]:
+    """Store routes."""
+    for routes in batch:
+        for method, template in routes:
+            transaction.routes.id_of(transaction, method, template)
+    return [None] * len(batch)
