@@ -65,6 +65,8 @@ def trigger(chosen: argparse.Namespace, terminal: Terminal) -> int:
     `listen` and `verify` know this key; other receivers need the key set of `--key-set`. Exit status 4 if the receiver does not
     accept the webhook.
     """
+    if terminal.json and chosen.to is None:
+        raise NotUnderstood("--json describes the response of a receiver; pass it with --to, not with --print or --key-set")
     pair = trigger_key()
     if chosen.key_set:
         terminal.print(key_set_of(pair).decode())

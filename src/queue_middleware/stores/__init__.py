@@ -120,8 +120,8 @@ async def open_for_reading(settings: Settings, clock: Callable[[], int] | None =
     """The ports for reading the database that `settings.database` names, whether or not a service runs on it.
 
     Changes and creates nothing, and delays no process that runs. `clock` (milliseconds since 1970) replaces that of the system
-    in tests. Raises `StoreError` with the reason if the database cannot be
-    read, for instance because its schema is of another release, and `SettingsError` for a database of an unsupported kind.
+    in tests. Raises `StoreError` with the reason if the database cannot be read, for instance because its schema is of another
+    release, and `SettingsError` for a database of an unsupported kind.
     """
     location = locate(settings.database)
     store = ReadOnlySQLiteStore(settings, clock)

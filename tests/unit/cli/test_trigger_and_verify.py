@@ -117,6 +117,12 @@ def test_the_key_of_the_user_is_private_and_stays_the_same(shell):
     assert trigger_key().seed_hex() not in first
 
 
+@pytest.mark.parametrize("goal", ["--print", "--key-set"])
+def test_json_describes_only_a_response(shell, goal):
+    assert shell.run("trigger", "completed", goal, "--json", code=2) == ""
+    assert "pass it with --to" in shell.err
+
+
 def test_a_user_without_a_home_folder_gets_a_sentence(shell, monkeypatch):
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
