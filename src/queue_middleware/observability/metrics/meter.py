@@ -110,7 +110,8 @@ class Meter:
             could_start = claim.key >> SEQUENCE_BITS
             if claim.task is not None and claim.task.spec.due_at is not None:
                 could_start = max(could_start, claim.task.spec.due_at)
-            self._route(claim.route).waits.append(self._clock() - could_start / 1000)
+            route = self._routes.get(claim.route) or self._route(claim.route)
+            route.waits.append(self._clock() - could_start / 1000)
 
     def attempt_ended(self, claim: Claim, outcome: AttemptOutcome, end: AttemptEnd | None, seconds: float) -> None:
         """An attempt has ended after `seconds`. `end`: what became of the job, if the store decided differently."""
