@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from queue_middleware import QueueMiddleware
+from queue_middleware.stores.common import submissions
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import starts
 from queue_middleware.worker.early_end import AbortReason
-from tests.support.queue_client import connected, eventually, stored_jobs
+from tests.support.queue_client import DEADLINE, connected, eventually, first_claim_is_over, stored_jobs
 from tests.support.raw_asgi import App, Message, Receive, Send, call, http_only, http_scope, respond
 
 pytestmark = pytest.mark.usefixtures("brisk", "course")
@@ -83,8 +85,15 @@ async def test_all_responses_of_one_commit_come_before_their_handlers(database: 
     events = Events()
     queue = make_queue(events.app(), database, concurrency=concurrency)
     async with queue.running():
-        together = [queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), events.send) for _ in range(8)]
-        await asyncio.gather(*together)
+        await first_claim_is_over(queue)  # until then it reserves slots
+        writer, holding, together = queue._runtime.services.stores.jobs._writer, threading.Event(), threading.Event()
+        writer.submit(lambda transaction, _: [holding.set() or together.wait(DEADLINE)], None)
+        await eventually(holding.is_set)  # all submissions join the next transaction
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(8):
+                clients.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), events.send))
+            await eventually(lambda: sum(one.operation is submissions.submit for one in writer._pending) == 8)
+            together.set()
         await eventually(lambda: events.seen.count("began") == 8)
     assert events.seen == ["answered"] * 8 + ["began"] * 8
 
