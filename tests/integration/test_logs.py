@@ -33,7 +33,7 @@ from queue_middleware.worker.job_context import active_job
 from queue_middleware.worker.log_buffer import LogBuffer
 from tests.support.queue_client import Queue, eventually, serving
 
-from .apps import load
+from .apps import LOGGING, load
 
 log = logging.getLogger("tests.integration.logs")
 
@@ -62,20 +62,7 @@ def rows(database: Path) -> tuple[int, int]:
 # --- which lines are captured
 
 
-@pytest.mark.parametrize(
-    ("service", "target"),
-    [
-        ("fastapi", "/log"),
-        ("fastapi", "/log/thread"),
-        ("starlette", "/log"),
-        ("litestar", "/log"),
-        ("django-async", "/log"),
-        ("django-sync", "/sync/log"),
-        ("flask", "/log"),
-        ("quart", "/log"),
-        ("quart", "/log/thread"),
-    ],
-)
+@pytest.mark.parametrize(("service", "target"), LOGGING)
 async def test_lines_of_every_framework_are_captured_in_loop_and_threads(service: str, target: str, database: Path) -> None:
     app, _ = load(service)
     async with serving(app, database) as queue:

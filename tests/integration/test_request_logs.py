@@ -24,7 +24,7 @@ from queue_middleware.logging import RequestFilter
 from tests.meta.test_docs import ROOT, blocks, run_block
 from tests.support.queue_client import serving
 
-from .apps import load
+from .apps import LOGGING, load
 
 PAGE = ROOT / "docs" / "how-to" / "structured-logs.md"
 
@@ -50,19 +50,7 @@ def records() -> Iterator[Records]:
     logging.getLogger().removeHandler(handler)
 
 
-@pytest.mark.parametrize(
-    ("service", "target"),
-    [
-        ("fastapi", "/log"),
-        ("fastapi", "/log/thread"),
-        ("starlette", "/log"),
-        ("litestar", "/log"),
-        ("django-async", "/log"),
-        ("django-sync", "/sync/log"),
-        ("flask", "/log"),
-        ("quart", "/log/thread"),
-    ],
-)
+@pytest.mark.parametrize(("service", "target"), LOGGING)
 async def test_records_of_every_framework_name_their_request(
     service: str, target: str, database: Path, records: Records
 ) -> None:

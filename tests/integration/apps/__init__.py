@@ -30,6 +30,18 @@ SERVICES = {
     "quart": ("quart_zoo", ""),
 }
 """Name → module and the path of its endpoints."""
+LOGGING = [
+    ("fastapi", "/log"),
+    ("fastapi", "/log/thread"),
+    ("starlette", "/log"),
+    ("litestar", "/log"),
+    ("django-async", "/log"),
+    ("django-sync", "/sync/log"),
+    ("flask", "/log"),
+    ("quart", "/log"),
+    ("quart", "/log/thread"),
+]
+"""Services and paths of endpoints that log, in the event loop or in a thread."""
 
 _OURS = {b"x-fal-request-id"}
 
